@@ -1,0 +1,64 @@
+"""The only caller of Serve's deploy and status: applications of units in, what Serve says of them out."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve.schema import ApplicationStatus, ReplicaState
+from ray.serve.schema import ServeStatus as _ServeStatus
+
+from app.core.errors import EngineStartError
+from app.core.lifecycle import ApplicationStatus as Status
+from app.core.lifecycle import Seen, application_name, parse_application_name
+
+_STATUS: dict[str, Status] = {
+    ApplicationStatus.NOT_STARTED: "starting",
+    ApplicationStatus.DEPLOYING: "starting",
+    ApplicationStatus.RUNNING: "running",
+    ApplicationStatus.UNHEALTHY: "unhealthy",
+    ApplicationStatus.DEPLOY_FAILED: "failed",
+    ApplicationStatus.DELETING: "leaving",
+}
+_REASON_LIMIT = 1000
+
+
+class Cluster:
+    """Ray Serve, from inside the control plane's replica. Every method blocks: call it from a thread."""
+
+    def observe(self) -> list[Seen]:
+        """Every unit application there is."""
+        status: _ServeStatus = serve.status()
+        seen = []
+        for name, app in status.applications.items():
+            parsed = parse_application_name(name)
+            if parsed is None:
+                continue
+            units = [deployment.replica_states for deployment in app.deployments.values()]
+            texts = [app.message, *(deployment.message for deployment in app.deployments.values())]
+            seen.append(
+                Seen(
+                    *parsed,
+                    status=_STATUS.get(app.status, "starting"),
+                    reason=_reason(texts),
+                    running_units=sum(states.get(ReplicaState.RUNNING, 0) for states in units),
+                )
+            )
+        return seen
+
+    def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
+        """Create the application or change it in place; returns before its units run."""
+        name = application_name(endpoint_id, revision)
+        target = serve.RunTarget(application, name=name, route_prefix=None)
+        serve.run_many([target], wait_for_applications_running=False)
+
+    def remove(self, endpoint_id: str, revision: str) -> None:
+        """Begin to drain and delete the application; returns at once."""
+        serve.delete(application_name(endpoint_id, revision), _blocking=False)
+
+
+def _reason(texts: list[str]) -> str:
+    """What an operator should read: the engine's own words where they are, never a stack trace."""
+    for text in texts:
+        if reason := EngineStartError.reason_in(text):
+            return reason[:_REASON_LIMIT]
+    last = next((text.strip().splitlines()[-1] for text in texts if text.strip()), "")
+    return last[:_REASON_LIMIT]

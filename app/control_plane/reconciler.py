@@ -1,0 +1,178 @@
+"""The loop that makes the cluster what the records say. It may fail a step; it never dies and never spins."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from app import __version__
+from app.control_plane.services.events import event
+from app.control_plane.services.models import Models
+from app.control_plane.services.routing_table import RoutingTables
+from app.core.errors import PlatformError
+from app.core.lifecycle import Deploy, Plan, Seen, Verdict, plan, revision_of
+from app.core.records import Endpoint
+from app.core.specs import MACHINE_TYPES, EndpointSpec
+from app.store.database import Registry
+from app.unit.deployment import UnitSpec, build
+from app.unit.engine import Simulation
+
+BUSY_PERIOD_S = 0.25
+"""While anything is on its way."""
+IDLE_PERIOD_S = 2.0
+EVERY_ENDPOINT = "*"
+
+log = logging.getLogger("ray.serve")
+
+
+class ClusterPort(Protocol):
+    """What the reconciler needs of a cluster; see app/control_plane/cluster.py."""
+
+    def observe(self) -> list[Seen]: ...
+    def deploy(self, endpoint_id: str, revision: str, application: Any) -> None: ...
+    def remove(self, endpoint_id: str, revision: str) -> None: ...
+
+
+class Reconciler:
+    """Observe, plan, act, write down; a thread of its own, since Serve's API blocks."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        models: Models,
+        tables: RoutingTables,
+        cluster: ClusterPort,
+        lock: threading.RLock,
+        simulations: Mapping[str, Simulation],
+    ):
+        self._registry = registry
+        self._models = models
+        self._tables = tables
+        self._cluster = cluster
+        self._lock = lock
+        self._simulations = simulations
+        self._carried_out: dict[tuple[str, str], int] = {}
+        self._nudged = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to loop."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that runs now."""
+        self._stopped = True
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Something changed: do not wait for the next period."""
+        self._nudged.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop still runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._nudged.clear()
+            try:
+                settled = self.step()
+            except Exception:
+                log.exception("a reconcile step failed")
+                settled = False
+            self._nudged.wait(IDLE_PERIOD_S if settled else BUSY_PERIOD_S)
+
+    def step(self) -> bool:
+        """One round; returns whether nothing is left to wait for."""
+        endpoints = {endpoint.id: endpoint for endpoint in self._registry.find(Endpoint)}
+        specs: dict[str, UnitSpec] = {}
+        problems: dict[str, str] = {}
+        for endpoint in endpoints.values():
+            try:
+                specs[endpoint.id] = self._unit_spec(endpoint)
+            except PlatformError as error:
+                problems[endpoint.id] = error.message
+        if problems:
+            self._models.adopt()  # what is missing may have been published meanwhile
+        wanted = {endpoint_id: _revision(spec) for endpoint_id, spec in specs.items()}
+        result = plan(endpoints.values(), wanted, problems, self._cluster.observe(), self._carried_out)
+        for action in result.actions:
+            try:
+                if isinstance(action, Deploy):
+                    self._deploy(endpoints[action.endpoint_id], action.revision, specs[action.endpoint_id])
+                else:
+                    self._cluster.remove(action.endpoint_id, action.revision)
+            except Exception:  # one endpoint never holds up another
+                log.exception("%s of %s failed", type(action).__name__, action.endpoint_id)
+        self._write_down(result)
+        self._tables.publish()
+        waiting = ("scheduling", "upgrading", "scaling")
+        return not result.actions and not any(verdict.state in waiting for verdict in result.verdicts.values())
+
+    def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec) -> None:
+        machine = MACHINE_TYPES[endpoint.spec.machine_type]
+        resources: dict[str, Any] = {"num_cpus": machine.cpus, "num_gpus": machine.accelerator_count}
+        if machine.accelerator:
+            resources["accelerator_type"] = machine.accelerator
+        scale = endpoint.spec.scale
+        application = build(
+            spec, version=revision, resources=resources, min_units=scale.min_units, max_units=scale.max_units
+        )
+        self._cluster.deploy(endpoint.id, revision, application)
+        self._carried_out[endpoint.id, revision] = endpoint.generation
+
+    def _unit_spec(self, endpoint: Endpoint) -> UnitSpec:
+        """What the endpoint's units should be told. Raises PlatformError while its model cannot be served."""
+        spec: EndpointSpec = endpoint.spec
+        version = self._models.version(endpoint.workspace, spec.model, spec.precision)
+        machine = MACHINE_TYPES[spec.machine_type]
+        engine = spec.engine
+        return UnitSpec(
+            endpoint_id=endpoint.id,
+            weights=version.prefix,
+            digest=version.digest,
+            max_model_len=spec.max_model_len,
+            max_num_seqs=engine.max_num_seqs,
+            prefix_caching=engine.prefix_caching,
+            enforce_eager=machine.enforce_eager if engine.enforce_eager is None else engine.enforce_eager,
+            kv_cache_bytes=engine.kv_cache_bytes or machine.kv_cache_bytes,
+            threads=engine.threads or machine.engine_threads,
+            simulation=self._simulations.get(spec.name, self._simulations.get(EVERY_ENDPOINT)),
+        )
+
+    def _write_down(self, result: Plan) -> None:
+        """Bring the records up to date with what was seen, but never over a newer wish."""
+        with self._lock:
+            for endpoint_id, verdict in result.verdicts.items():
+                endpoint = self._registry.get(Endpoint, endpoint_id)
+                if endpoint is not None and endpoint.state not in ("deleting", "stopped"):
+                    self._update(endpoint, verdict)
+            for endpoint_id in result.gone:
+                endpoint = self._registry.get(Endpoint, endpoint_id)
+                if endpoint is not None:
+                    self._registry.put(event(endpoint.workspace, endpoint.id, "deleted", "nothing of it is left"))
+                    self._registry.delete(endpoint)
+
+    def _update(self, endpoint: Endpoint, verdict: Verdict) -> None:
+        updated = endpoint.model_copy(
+            update={
+                "state": verdict.state,
+                "reason": verdict.reason,
+                "revision": verdict.serving,
+                "running_units": verdict.running_units,
+                "observed_generation": endpoint.generation if verdict.done else endpoint.observed_generation,
+            }
+        )
+        if updated == endpoint:
+            return
+        notes = []
+        if (updated.state, updated.reason) != (endpoint.state, endpoint.reason):
+            notes.append(event(endpoint.workspace, endpoint.id, updated.state, updated.reason))
+            log.info("endpoint %s is %s %s", endpoint.id, updated.state, updated.reason)
+        self._registry.put(updated, *notes)
+
+
+def _revision(spec: UnitSpec) -> str:
+    return revision_of(__version__, spec.model_dump_json())

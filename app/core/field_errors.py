@@ -1,0 +1,59 @@
+"""From pydantic's validation errors to ours: which field, what came, what is allowed. Never a caller's text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.core.errors import BadRequest, InvalidField
+
+
+def field_error(error: ValidationError) -> BadRequest:
+    """The error to answer with: it names the first wrong field, what came and what is allowed."""
+    return explain(error.errors(include_url=False))
+
+
+def explain(errors: Sequence[Any]) -> BadRequest:
+    """Like field_error, from pydantic's list of error details.
+
+    Of the errors of one field the one that got furthest into the value is told: with unions, the branch that was meant.
+    """
+    field = errors[0]["loc"][:1]
+    told = max((e for e in errors if e["loc"][:1] == field), key=lambda e: (len(_path(e["loc"])), _about_value(e)))
+    return _explain(told)
+
+
+def _about_value(error: Any) -> bool:
+    """Whether the type was right and the value was not."""
+    return not error["type"].endswith("_type")
+
+
+def _path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """`loc` without the names that pydantic gives to the branches of a union."""
+    branches = ("str", "list[", "constrained-", "function-")
+    return tuple(p for i, p in enumerate(loc) if i == 0 or isinstance(p, int) or not p.startswith(branches))
+
+
+def _explain(error: Any) -> BadRequest:
+    if error["type"] == "json_invalid":
+        return BadRequest("The body is not valid JSON.", code="invalid_json")
+    if not error["loc"]:
+        return BadRequest("The body must be a JSON object.", code="invalid_json")
+    path = _path(error["loc"])
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if error["type"] == "missing":
+        return InvalidField(f"{param} is missing.", param)
+    if error["type"] == "extra_forbidden":
+        return InvalidField(f"{param} is not a field of this API.", param, "unknown_field")
+    return InvalidField(f"{param} is {_shown(error['input'])}. {error['msg']}.", param)
+
+
+def _shown(value: Any) -> str:
+    """A wrong value as far as it may be repeated: callers' texts never come back in errors or logs."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return str(value)[:32]
+    kinds = {str: "a string", list: "a list", dict: "an object"}
+    size = f" of length {len(value)}" if isinstance(value, str | list) else ""
+    return kinds.get(type(value), "a value") + size

@@ -1,0 +1,144 @@
+"""From wishes and what is seen to what to do next: pure, so that any crash leads back to the same answer."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.core.records import Endpoint, EndpointState
+
+ApplicationStatus = Literal["starting", "running", "unhealthy", "failed", "leaving"]
+_SEPARATOR = ".r-"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One Serve application of ours, as the cluster reports it."""
+
+    endpoint_id: str
+    revision: str
+    status: ApplicationStatus
+    reason: str = ""
+    running_units: int = 0
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """Create the application of a revision, or bring its scale range up to date in place."""
+
+    endpoint_id: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Drain and delete an application."""
+
+    endpoint_id: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an endpoint's record should say now."""
+
+    state: EndpointState
+    reason: str
+    serving: str | None
+    """The revision that takes traffic."""
+    running_units: int
+    done: bool
+    """The wish is carried out in full."""
+
+
+@dataclass
+class Plan:
+    """The next steps; each may fail on its own and is planned again."""
+
+    actions: list[Deploy | Remove] = field(default_factory=list)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+    """Endpoints being deleted of which nothing is left."""
+
+
+def revision_of(*parts: str) -> str:
+    """The name of a revision: the same parts always give the same one, so that only a real change restarts units."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]
+
+
+def application_name(endpoint_id: str, revision: str) -> str:
+    """The Serve application of a revision."""
+    return f"{endpoint_id}{_SEPARATOR}{revision}"
+
+
+def parse_application_name(name: str) -> tuple[str, str] | None:
+    """Endpoint ID and revision, or None for an application that is not a unit's."""
+    endpoint_id, separator, revision = name.partition(_SEPARATOR)
+    return (endpoint_id, revision) if separator and endpoint_id.startswith("ep-") else None
+
+
+def plan(
+    endpoints: Iterable[Endpoint],
+    wanted: Mapping[str, str],
+    problems: Mapping[str, str],
+    seen: Iterable[Seen],
+    carried_out: Mapping[tuple[str, str], int],
+) -> Plan:
+    """What to do next.
+
+    `wanted`: the revision each endpoint should run; `problems`: why an endpoint has none (its model is not ready);
+    `carried_out`: the generation last deployed to each (endpoint ID, revision), empty after a restart.
+    A revision that serves stays until its successor runs, and a successor that fails never takes it down.
+    """
+    result = Plan()
+    by_endpoint: dict[str, dict[str, Seen]] = {}
+    for app in seen:
+        by_endpoint.setdefault(app.endpoint_id, {})[app.revision] = app
+    for endpoint in endpoints:
+        apps = by_endpoint.pop(endpoint.id, {})
+        if endpoint.state in ("deleting", "stopped"):
+            result.actions += [Remove(endpoint.id, r) for r, app in apps.items() if app.status != "leaving"]
+            if endpoint.state == "deleting" and not apps:
+                result.gone.append(endpoint.id)
+            continue
+        revision = wanted.get(endpoint.id)
+        up_to_date = bool(revision) and carried_out.get((endpoint.id, revision or "")) == endpoint.generation
+        if revision and (revision not in apps or not up_to_date):
+            result.actions.append(Deploy(endpoint.id, revision))
+        verdict = _judge(endpoint, revision, problems.get(endpoint.id, ""), apps, up_to_date)
+        result.verdicts[endpoint.id] = verdict
+        result.actions += [
+            Remove(endpoint.id, r)
+            for r, app in apps.items()
+            if r not in (verdict.serving, revision) and app.status != "leaving"
+        ]
+    for endpoint_id, apps in by_endpoint.items():  # nobody wishes for these
+        result.actions += [Remove(endpoint_id, r) for r, app in apps.items() if app.status != "leaving"]
+    return result
+
+
+def _judge(
+    endpoint: Endpoint, revision: str | None, problem: str, apps: Mapping[str, Seen], up_to_date: bool
+) -> Verdict:
+    new = apps.get(revision) if revision else None
+    old = apps.get(endpoint.revision) if endpoint.revision else None
+    if new and new.status == "running":
+        return Verdict("healthy", "", revision, new.running_units, done=up_to_date)
+    if old and old is not new and old.status in ("running", "unhealthy"):
+        if problem or (new and new.status == "failed"):
+            reason = f"the new revision cannot serve: {problem or (new.reason if new else '')}"
+            return Verdict("alarm", reason, old.revision, old.running_units, done=False)
+        return Verdict("upgrading", "a new revision is starting", old.revision, old.running_units, done=False)
+    if problem:
+        return Verdict("abnormal", problem, None, 0, done=False)
+    if new is None or new.status == "leaving":
+        return Verdict("scheduling", "waiting to be deployed", None, 0, done=False)
+    if new.status == "failed":
+        return Verdict("abnormal", new.reason or "the unit could not start", None, 0, done=False)
+    if new.status == "unhealthy":
+        # It keeps its traffic: requests wait in the handle for the unit that replaces the lost one.
+        reason = "a unit was lost; another is starting"
+        return Verdict("abnormal", reason, revision, new.running_units, done=False)
+    if endpoint.revision == revision and new.running_units:
+        return Verdict("scaling", "units are starting or leaving", revision, new.running_units, done=False)
+    return Verdict("scheduling", new.reason or "the first unit is starting", None, new.running_units, done=False)

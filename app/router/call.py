@@ -1,0 +1,100 @@
+"""One request on its way through a unit: the unary handle call and the stream of its answer, as one thing."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+
+from app.core.errors import InternalError, PlatformError, Unavailable, UnitLost
+from app.router.stream import Stream, TokenListener
+
+END_GRACE_S = 10.0
+"""How long the last bytes may take once the unit says that the answer is complete."""
+ATTEMPTS = 2
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long a request may wait, phase by phase, in seconds."""
+
+    first_token_s: float = 300.0
+    between_tokens_s: float = 120.0
+
+
+class Call:
+    """An answer being made. Iterate over `parts()`; `close()` in any case."""
+
+    def __init__(self, listener: TokenListener, deadlines: Deadlines):
+        self._listener = listener
+        self._deadlines = deadlines
+        self._stream: Stream
+        self._watch: asyncio.Task[None]
+        self._first = b""
+
+    async def start(self, handle: Callable[[], Any], request_id: str, body: bytes) -> None:
+        """Wait for the first bytes of the answer.
+
+        A unit that is lost before it sent anything costs one more attempt on another, never more.
+        Raises PlatformError: what the engine refused, a deadline, no unit.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            self._stream = self._listener.open()
+            response = handle().chat.remote(self._stream.token, self._listener.address, request_id, body)
+            self._watch = asyncio.create_task(_report_loss(response, self._stream))
+            try:
+                self._first = await self._stream.read(self._deadlines.first_token_s, "the first token")
+                return
+            except UnitLost:
+                self.close()
+                if attempt == ATTEMPTS:
+                    raise
+                log.warning("request %s lost its unit before the first byte; trying once more", request_id)
+
+    @property
+    def status(self) -> int:
+        return self._stream.status
+
+    @property
+    def content_type(self) -> str:
+        return self._stream.content_type or "application/json"
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The answer's bytes as they come; ends only when the answer is complete. Raises like `start`."""
+        part = self._first
+        while part:
+            yield part
+            part = await self._stream.read(self._deadlines.between_tokens_s, "the next token")
+
+    def close(self) -> None:
+        """Stop the work if it still goes on. Never waits."""
+        self._listener.close(self._stream)
+        self._watch.cancel()
+
+
+async def _report_loss(response: Any, stream: Stream) -> None:
+    """Watch the handle call: it tells of a unit that died or has no place, which the stream alone cannot."""
+    try:
+        await response
+        asyncio.get_running_loop().call_later(
+            END_GRACE_S, stream.fail, UnitLost("The model unit ended the answer without its last part.")
+        )
+    except (asyncio.CancelledError, RequestCancelledError, TaskCancelledError):
+        response.cancel()
+        stream.fail(UnitLost("The request was cancelled."))
+    except PlatformError as error:
+        stream.fail(error if not isinstance(error, UnitLost) else UnitLost(error.message))
+    except RayActorError:
+        stream.fail(UnitLost("The model unit stopped working before the answer was complete."))
+    except BackPressureError:
+        stream.fail(Unavailable("Every unit of this endpoint is busy and its queue is full."))
+    except DeploymentUnavailableError:
+        stream.fail(Unavailable("This endpoint has no unit that can start."))
+    except Exception:
+        log.exception("a unit call failed")
+        stream.fail(InternalError("The unit failed."))

@@ -1,0 +1,152 @@
+"""The router: Serve's ingress for everything that callers send, on a listener of its own.
+
+It is an ordinary Serve application (route `/`), so Serve's proxy reaches it too; but that proxy takes each token
+through a streaming generator and costs more than 30 % of the throughput on a small machine, and HAProxy mode opens
+ports and sockets to everybody. So each replica also listens on MODELUNIT_HTTP_HOST:MODELUNIT_HTTP_PORT itself;
+replicas of one node share the port.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+import uvicorn
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from app.loopback import keep_grpc_on_loopback
+from app.router.call import Deadlines
+from app.router.directory import ControlPlaneSource, Directory
+from app.router.openapi import DESCRIPTION
+from app.router.platform_proxy import PlatformProxy
+from app.router.stream import TokenListener
+from app.router.surfaces.openai import ChatCompletions, Models
+from app.settings import Settings
+from app.store.objects import open_store
+from app.web import EXCEPTION_HANDLERS, ErrorBoundary
+
+KEEP_ALIVE_S = 75
+BACKLOG = 2048
+DRAIN_TIMEOUT_S = 600.0
+ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class RouterArgs(BaseModel):
+    """`args` of the router application in a serve config."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    replicas: int = Field(1, ge=1, le=64)
+    serve_proxy_url: str = "http://127.0.0.1:8001"
+    """Serve's own proxy on this node, behind which the control plane is."""
+    body_limit_bytes: int = Field(8 << 20, ge=1024, le=32 << 20)
+    first_token_timeout_s: float = Field(300.0, gt=0)
+    between_tokens_timeout_s: float = Field(120.0, gt=0)
+
+
+def asgi(args: RouterArgs, directory: Directory, listener: TokenListener) -> ASGIApp:
+    """The router's HTTP surface over its parts."""
+    deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s)
+    chat = ChatCompletions(directory, listener, deadlines, args.body_limit_bytes)
+
+    platform = PlatformProxy(args.serve_proxy_url, args.body_limit_bytes)
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        ready = directory.loaded
+        state = {
+            "status": "ready" if ready else "waiting for the routing table",
+            "routing_table": directory.table.number,
+            "control_plane": "reachable" if directory.control_plane_reachable else "unreachable",
+        }
+        return JSONResponse(state, 200 if ready else 503)
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(DESCRIPTION)
+
+    routes = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/openapi.json", openapi),
+        Route("/v1/models", Models(directory).__call__, methods=["GET"]),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/platform/{path:path}", platform.__call__, methods=ALL_METHODS),
+    ]
+    return Starlette(routes=routes, middleware=[Middleware(ErrorBoundary)], exception_handlers=EXCEPTION_HANDLERS)
+
+
+class Router:
+    """Serve's replica class."""
+
+    async def __init__(self, args: dict[str, Any]):
+        keep_grpc_on_loopback()
+        settings = Settings.from_environ()
+        self._directory = Directory(open_store(settings), ControlPlaneSource())
+        self._listener = TokenListener()
+        await self._listener.start(ray.util.get_node_ip_address())
+        await self._directory.load_snapshot()
+        self._following = asyncio.create_task(self._directory.follow())
+        self._app = asgi(RouterArgs.model_validate(args), self._directory, self._listener)
+        self._server = _Server(uvicorn.Config(
+            self._app, lifespan="off", http="httptools", log_config=None, access_log=False,
+            server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
+        ))  # fmt: skip
+        self._serving = asyncio.create_task(self._server.serve([_listen(settings.http_host, settings.http_port)]))
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return self._app
+
+    async def check_health(self) -> None:
+        """Called by Serve: a router whose listener or table loop has ended must be replaced."""
+        for task in (self._serving, self._following):
+            if task.done():
+                raise RuntimeError("a part of the router has stopped")
+
+    async def __del__(self) -> None:
+        """Serve calls this once the replica takes no more calls: let what runs end, then go."""
+        self._server.should_exit = True
+        self._following.cancel()
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+            await asyncio.wait_for(self._serving, DRAIN_TIMEOUT_S)
+        self._listener.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside a replica: signals belong to Ray."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # for the other routers of this node
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def build(args: RouterArgs) -> Any:
+    """The router's Serve application."""
+    deployment = serve.deployment(serve.ingress()(Router), name="router").options(  # type: ignore[arg-type]
+        num_replicas=args.replicas,
+        max_ongoing_requests=4096,
+        graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return deployment.bind(args.model_dump())

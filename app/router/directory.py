@@ -1,0 +1,106 @@
+"""What a router knows of the platform: the routing table, kept up to date by long-poll, and handles to units."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+from ray import serve
+
+from app.core.routing import Route, RoutingTable
+from app.store.layout import SNAPSHOT
+from app.store.objects import ObjectMissing, ObjectStore
+
+POLL_WAIT_S = 20.0
+POLL_DEADLINE_S = 30.0
+RETRY_S = 1.0
+
+log = logging.getLogger("ray.serve")
+
+
+class TableSource(Protocol):
+    """Where tables come from: the control plane's handle, or a test."""
+
+    async def next_table(self, after: int, wait_s: float) -> bytes | None:
+        """The current table as JSON once its number is not `after`; None when `wait_s` have passed."""
+        ...
+
+
+class ControlPlaneSource:
+    """The control plane, by its Serve handle."""
+
+    async def next_table(self, after: int, wait_s: float) -> bytes | None:
+        """See TableSource."""
+        handle = serve.get_deployment_handle("control_plane", "control_plane", _check_exists=False)
+        response = handle.next_table.remote(after, wait_s)
+        try:
+            async with asyncio.timeout(POLL_DEADLINE_S):
+                table: bytes | None = await response
+                return table
+        except (TimeoutError, asyncio.CancelledError):
+            response.cancel()
+            raise
+
+
+class Directory:
+    """The current routing table. Readers take `table` once and keep it for the whole request."""
+
+    def __init__(self, store: ObjectStore, source: TableSource):
+        self._store = store
+        self._source = source
+        self._heard_at: float | None = None
+        self._handles: dict[str, Any] = {}
+        self.table = RoutingTable()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a table at all, from wherever."""
+        return self.table.number > 0
+
+    @property
+    def control_plane_reachable(self) -> bool:
+        """Whether the control plane has answered lately."""
+        return self._heard_at is not None and time.monotonic() - self._heard_at < POLL_DEADLINE_S + RETRY_S
+
+    async def load_snapshot(self) -> None:
+        """Begin with the table that was saved last, so that a router can start without the control plane."""
+        try:
+            self._take(await asyncio.to_thread(self._store.read, SNAPSHOT))
+        except ObjectMissing:
+            log.info("no saved routing table yet")
+        except (ValidationError, OSError):
+            log.exception("the saved routing table cannot be read; waiting for the control plane")
+
+    async def follow(self) -> None:
+        """Take over each new table; never returns and never gives up."""
+        while True:
+            try:
+                data = await self._source.next_table(self.table.number, POLL_WAIT_S)
+                self._heard_at = time.monotonic()
+                if data is not None:
+                    self._take(data)
+            except Exception as error:
+                log.warning("the control plane does not answer (%s); serving on", type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+
+    def _take(self, data: bytes) -> None:
+        self.table = RoutingTable.model_validate_json(data)
+        live = {target.application for route in self.table.routes.values() for target in route.targets}
+        self._handles = {name: handle for name, handle in self._handles.items() if name in live}
+
+    def handle(self, application: str) -> Any:
+        """The Serve handle of a revision's units, made once."""
+        if application not in self._handles:
+            self._handles[application] = serve.get_deployment_handle("unit", application, _check_exists=False)
+        return self._handles[application]
+
+
+def choose(route: Route, draw: float) -> tuple[str, str]:
+    """The revision and application that take this request; `draw` is uniform in [0, 1)."""
+    mark = draw * sum(target.weight for target in route.targets)
+    for target in route.targets:
+        mark -= target.weight
+        if mark < 0:
+            return target.revision, target.application
+    return route.targets[-1].revision, route.targets[-1].application

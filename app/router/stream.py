@@ -1,0 +1,139 @@
+"""Answers on their way from engines: the listener that engine processes connect to, and one Stream per request.
+
+Tokens do not travel through Serve's streaming generators, which cost more than a millisecond of CPU each.
+"""
+
+import asyncio
+import json
+from typing import cast
+
+from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, UnitLost
+from app.core.frames import Frame, FrameReader, FramingError, Kind, PIECE_BYTES, new_token
+
+BUFFER_LIMIT_BYTES = 8 << 20
+"""Of one answer that its caller does not read."""
+
+
+class Stream:
+    """One answer. Its parts are put in by the listener and taken out by the request's coroutine."""
+
+    def __init__(self, token: bytes):
+        self.token = token
+        self.content_type: str | None = None
+        self.status = 0
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+        self._ended = False
+        self._error: PlatformError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, frame: Frame) -> None:
+        """Take in what the engine sent."""
+        if frame.kind == Kind.DATA:
+            self._parts.append(frame.payload)
+            self._size_bytes += len(frame.payload)
+            if self._size_bytes > BUFFER_LIMIT_BYTES:
+                self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
+        elif frame.kind == Kind.HEAD:
+            head = json.loads(frame.payload)
+            self.status, self.content_type = head["status"], head["content_type"]
+        elif frame.kind == Kind.END:
+            self._ended = True
+        elif frame.kind == Kind.FAIL:
+            failure = json.loads(frame.payload)
+            error = failure["body"]["error"]
+            self._error = self._error or PlatformError(error["message"], error["param"], error["code"])
+            self._error.status, self._error.type = failure["status"], error["type"]
+        self._wake()
+
+    def fail(self, error: PlatformError) -> None:
+        """End the answer early, unless it has ended."""
+        if not self._ended and self._error is None:
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def read(self, timeout_s: float, waiting_for: str) -> bytes:
+        """All bytes that have come since the last read; b"" at the end of a complete answer.
+
+        Raises DeadlineExceeded when nothing comes for `timeout_s`, and whatever the answer failed with,
+        after the bytes that came before the failure.
+        """
+        while not self._parts:
+            if self._error:
+                raise self._error
+            if self._ended:
+                return b""
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = asyncio.get_running_loop().call_later(timeout_s, self._expire, timeout_s, waiting_for)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+        parts, self._parts, self._size_bytes = self._parts, [], 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _expire(self, timeout_s: float, waiting_for: str) -> None:
+        self.fail(DeadlineExceeded(f"Waited {timeout_s:g} s for {waiting_for}."))
+
+
+class TokenListener:
+    """The socket that engine processes write answers to. What comes with an unknown token is dropped."""
+
+    def __init__(self) -> None:
+        self._streams: dict[bytes, Stream] = {}
+        self.address = ""
+
+    async def start(self, host: str) -> None:
+        """Listen on a free port of `host`."""
+        self._server = await asyncio.get_running_loop().create_server(lambda: _EngineLink(self._streams), host, 0)
+        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
+
+    def open(self) -> Stream:
+        """A stream with a token of its own; close it in any case."""
+        stream = Stream(new_token())
+        self._streams[stream.token] = stream
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Forget the stream; what still comes for it is dropped."""
+        self._streams.pop(stream.token, None)
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+        self._server.close()
+
+
+class _EngineLink(asyncio.Protocol):
+    """A connection from one engine process."""
+
+    def __init__(self, streams: dict[bytes, Stream]):
+        self._streams = streams
+        self._frames = FrameReader(PIECE_BYTES)
+        self._carried: set[bytes] = set()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                stream = self._streams.get(frame.token)
+                if stream is None:
+                    self._carried.discard(frame.token)
+                    continue
+                self._carried.add(frame.token)
+                stream.put(frame)
+                if frame.kind in (Kind.END, Kind.FAIL):
+                    self._carried.discard(frame.token)
+        except (FramingError, ValueError, KeyError):
+            self._transport.abort()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        for token in self._carried:
+            if stream := self._streams.get(token):
+                stream.fail(UnitLost("The model unit stopped working before the answer was complete."))

@@ -1,0 +1,56 @@
+"""The environment, read once into a frozen object. Importing this module reads nothing."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "MODELUNIT_"
+
+
+class Settings(BaseModel):
+    """Everything that MODELUNIT_* variables say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path = Path("~/.modelunit")
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=1, le=65535)
+    database_url: str | None = None
+    object_store: str | None = None
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
+    s3_addressing_style: str = Field("auto", pattern="^(auto|path|virtual)$")
+    admin_key: str | None = Field(None, repr=False)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the variables; an empty one counts as unset. Raises ValueError that names the variable."""
+        given = {name: environ.get(PREFIX + name.upper()) for name in cls.model_fields}
+        try:
+            settings = cls.model_validate({name: value for name, value in given.items() if value})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
+        return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL of the registry."""
+        return self.database_url or f"sqlite:///{self.home / 'registry.db'}"
+
+    @property
+    def objects(self) -> str:
+        """Where weights and artefacts live: file:// or s3://bucket/prefix."""
+        return self.object_store or f"file://{self.home / 'objects'}"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and process records; meaningless once the processes are gone."""
+        return self.home / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        """Logs of what is not a Ray process."""
+        return self.home / "logs"

@@ -1,0 +1,176 @@
+"""Where things lie in the object store, and what makes a version whole: its manifest, written last."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.core.errors import Conflict
+from app.core.specs import Precision
+from app.store.objects import ObjectMissing, ObjectStore, OnBytes, StoreError, check_name
+
+MODELS = "models/"
+MANIFEST = "manifest.json"
+SNAPSHOT = "routing/table.json"
+"""The newest routing table, for routers that start without the control plane."""
+
+log = logging.getLogger(__name__)
+
+
+class ManifestFile(BaseModel):
+    """One file of a version, by its name under the version's prefix."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: Annotated[str, AfterValidator(check_name)]
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(BaseModel):
+    """All files of a version. Weights without a manifest do not exist; with one they do not change."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model_id: str
+    name: str
+    base_model: str
+    precision: Precision
+    files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Manifest":
+        names = {file.name for file in self.files}
+        if len(names) < len(self.files) or MANIFEST in names:
+            raise ValueError("every file is named once, and the manifest is not one of them")
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """Where its files lie."""
+        return version_prefix(self.model_id, self.precision)
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same files, whatever the model is called: sha256 over sorted names, sizes and hashes."""
+        content = sorted((file.name, file.size_bytes, file.sha256) for file in self.files)
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+
+def version_prefix(model_id: str, precision: Precision) -> str:
+    """The prefix of a version's files. Raises ValueError for an ID that is not one part of a name."""
+    if "/" in check_name(model_id):
+        raise ValueError(f"not a model ID: {model_id!r}")
+    return f"{MODELS}{model_id}/{precision}/"
+
+
+def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
+    """The manifest under a prefix, or None. Raises ValueError, with the object's name, when it is broken."""
+    name = prefix + MANIFEST
+    try:
+        return Manifest.model_validate_json(store.read(name))
+    except ObjectMissing:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def find_manifests(store: ObjectStore) -> Iterator[Manifest]:
+    """The manifests of all versions; one that is broken, or lies under another's prefix, is logged and passed over."""
+    for stored in store.list(MODELS):
+        prefix, _, last = stored.name.rpartition("/")
+        if last != MANIFEST or prefix.count("/") != 2:
+            continue
+        try:
+            manifest = read_manifest(store, f"{prefix}/")
+            if manifest is not None and manifest.prefix != f"{prefix}/":
+                raise ValueError(f"{stored.name}: it describes {manifest.prefix}")
+        except ValueError as error:
+            log.warning("manifest passed over: %s", error)
+            continue
+        if manifest is not None:
+            yield manifest
+
+
+def publish_folder(
+    store: ObjectStore,
+    folder: Path,
+    *,
+    model_id: str,
+    name: str,
+    base_model: str,
+    precision: Precision,
+    on_bytes: OnBytes | None = None,
+) -> Manifest:
+    """Put a folder's files, subfolders included, into the store as a version, and its manifest last.
+
+    Hidden files and a manifest of the folder's own are left out. Run again after a crash, it finishes; objects
+    under the prefix that the manifest does not name are removed. Raises Conflict when other files are published
+    there, ValueError for an empty folder, a link out of it or to a folder, or anything else that is not a
+    file, StoreError for a file that changes meanwhile.
+    """
+    sources = dict(_files(folder))
+    files = tuple(_describe(name, path) for name, path in sources.items())
+    manifest = Manifest(model_id=model_id, name=name, base_model=base_model, precision=precision, files=files)
+    prefix = manifest.prefix
+
+    published = read_manifest(store, prefix)
+    if published is not None and published.digest != manifest.digest:
+        raise Conflict(f"Other weights are already published as {precision} of model {model_id}.")
+
+    there = _sizes(store, prefix)
+    for file in files:
+        # Only a manifest vouches for what is there: without one, it may be left from another attempt.
+        if published is None or there.get(prefix + file.name) != file.size_bytes:
+            store.upload(prefix + file.name, sources[file.name], on_bytes)
+
+    there = _sizes(store, prefix)
+    for file in files:
+        if there.pop(prefix + file.name, None) != file.size_bytes:
+            raise StoreError(f"{file.name} changed while it was being published, or did not arrive whole")
+    for stray in there.keys() - {prefix + MANIFEST}:
+        store.delete(stray)
+    if published != manifest:
+        store.write(prefix + MANIFEST, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def _sizes(store: ObjectStore, prefix: str) -> dict[str, int]:
+    return {stored.name: stored.size_bytes for stored in store.list(prefix)}
+
+
+def _describe(name: str, path: Path) -> ManifestFile:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return ManifestFile(name=name, size_bytes=file.tell(), sha256=sha256)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and real paths of the files to publish, sorted."""
+    root = folder.resolve(strict=True)
+    for parent, folders, names in os.walk(root, onerror=_fail):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        # Linked folders are listed but not walked: passing them over in silence would lose weights.
+        for path in (Path(parent, name) for name in [*folders, *sorted(names)]):
+            name = path.relative_to(root).as_posix()
+            if path.name.startswith(".") or name == MANIFEST or (path.is_dir() and not path.is_symlink()):
+                continue
+            target = path.resolve()
+            if not target.is_relative_to(root) or not target.is_file():
+                raise ValueError(f"{name} is neither a file nor a link to one in the same folder")
+            yield name, target
+
+
+def _fail(error: OSError) -> None:
+    raise error

@@ -1,0 +1,80 @@
+"""What a unit needs of an engine. Two implementations: vllm_engine, and simulated_engine for tests."""
+
+from collections.abc import AsyncGenerator
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from app.core.errors import PlatformError
+
+
+class Head(BaseModel):
+    """The first part of an answer: its HTTP status and content type."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: int
+    content_type: str
+
+
+class Simulation(BaseModel):
+    """How a simulated engine behaves; times in seconds, counts in tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_s: float = 0.0
+    first_token_s: float = 0.01
+    between_tokens_s: float = 0.005
+    fail_start: str | None = None
+    """The engine refuses to start, for this reason."""
+    die_after_tokens: int | None = None
+    """The engine process kills itself once it has made this many tokens in all."""
+    stall_after_tokens: int | None = None
+    """Every answer stops without an end after this many tokens."""
+    word: str = "word "
+
+
+class EngineLaunch(BaseModel):
+    """Everything an engine process is told at its start."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    endpoint_id: str
+    model_dir: str
+    max_model_len: int
+    max_num_seqs: int
+    prefix_caching: bool
+    enforce_eager: bool
+    kv_cache_bytes: int | None
+    threads: int | None
+    log_file: str
+    environment: dict[str, str] = {}
+    """Variables of the unit that the engine must see, such as the GPUs Ray gave it."""
+    simulation: Simulation = Simulation()
+
+
+class EngineDied(PlatformError):
+    """The engine can serve nothing any more; its unit has to be replaced."""
+
+    status, type, code = 503, "unavailable_error", "unit_lost"
+
+
+class Engine(Protocol):
+    """A running engine. One coroutine per answer; all run in the engine process's event loop."""
+
+    def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+        """The answer to an OpenAI chat request: a Head, then body bytes as they come.
+
+        Closing the generator aborts the work. Raises EngineDied when the engine is gone, PlatformError when the
+        request cannot be answered; both also after the first bytes.
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Return while the engine can serve; raises EngineDied otherwise."""
+        ...
+
+    def close(self) -> None:
+        """Free everything; the process ends soon after."""
+        ...

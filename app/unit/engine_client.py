@@ -1,0 +1,100 @@
+"""The unit's end of its engine process."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import cast
+
+from app.core.errors import EngineStartError, UnitLost
+from app.core.frames import PIECE_BYTES, FrameReader, Kind, encode
+from app.unit import engine_host
+from app.unit.engine import EngineDied, EngineLaunch
+
+HOST_TIMEOUT_S = 180.0
+
+
+class EngineClient(asyncio.Protocol):
+    """Starts one engine process and passes calls to it."""
+
+    def __init__(self) -> None:
+        self._frames = FrameReader(PIECE_BYTES)
+        self._calls: dict[bytes, asyncio.Future[str]] = {}
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._process: asyncio.Transport
+        self.pid = 0
+        self.died = asyncio.Event()
+        self.cause = "The engine process ended without a word."
+
+    @classmethod
+    async def start(cls, launch: EngineLaunch, run_dir: Path, timeout_s: float) -> "EngineClient":
+        """An engine that is ready to serve.
+
+        Raises EngineStartError with the engine's own last words, or when `timeout_s` have passed.
+        """
+        try:
+            connection = await asyncio.to_thread(engine_host.connect, run_dir, HOST_TIMEOUT_S)
+        except TimeoutError as error:
+            raise EngineStartError(str(error)) from None
+        connection.setblocking(False)
+        loop = asyncio.get_running_loop()
+        client = cls()
+        await loop.create_unix_connection(lambda: client, sock=connection)
+        client._process.write(launch.model_dump_json().encode() + b"\n")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await client._ready
+        except TimeoutError:
+            client.close()
+            raise EngineStartError(f"the engine was not ready after {timeout_s:.0f} s") from None
+        return client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._process = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            if frame.kind == Kind.DONE and (call := self._calls.get(frame.token)) and not call.done():
+                call.set_result(json.loads(frame.payload)["outcome"])
+            elif frame.kind == Kind.READY:
+                self.pid = json.loads(frame.payload)["pid"]
+                self._ready.set_result(None)
+            elif frame.kind == Kind.FAILED:
+                self.cause = frame.payload.decode()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.died.set()
+        if not self._ready.done():
+            self._ready.set_exception(EngineStartError(self.cause))
+        for call in self._calls.values():
+            if not call.done():
+                call.set_result("engine_died")
+
+    async def chat(self, token: bytes, router: str, request_id: str, body: bytes) -> str:
+        """Have the engine answer `body` to the router at `router` (host:port); returns how it ended.
+
+        Cancelling aborts the engine's work. Raises UnitLost when the engine died or cannot reach the router.
+        """
+        if self.died.is_set():
+            raise UnitLost("The model unit stopped working.")
+        call = self._calls[token] = asyncio.get_running_loop().create_future()
+        header = json.dumps({"router": router, "request_id": request_id}).encode()
+        self._process.write(encode(token, Kind.CALL, header + b"\n" + body))
+        try:
+            outcome = await call
+        except asyncio.CancelledError:
+            self._process.write(encode(token, Kind.ABORT))
+            raise
+        finally:
+            self._calls.pop(token, None)
+        if outcome in ("engine_died", "router_unreachable"):
+            raise UnitLost("The model unit stopped working.")
+        return outcome
+
+    async def check_health(self) -> None:
+        """Raises EngineDied once the engine process or its core has died."""
+        if self.died.is_set() or self._process.is_closing():
+            raise EngineDied(self.cause)
+
+    def close(self) -> None:
+        """End the engine process: it goes when its unit's socket closes."""
+        self._process.close()

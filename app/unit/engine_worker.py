@@ -1,0 +1,185 @@
+"""The engine process: runs one engine for one unit, and writes answers straight to the routers.
+
+Its parent is the engine host; its unit talks to it over the socket it was given. When that socket closes, the
+unit is gone and the process ends.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+from app.core.errors import EngineStartError, InternalError, PlatformError
+from app.core.frames import CALL_LIMIT_BYTES, NO_STREAM, PIECE_BYTES, Frame, FrameReader, Kind, encode
+from app.unit.engine import Engine, EngineDied, EngineLaunch, Head
+
+HEALTH_PERIOD_S = 1.0
+CONNECT_TIMEOUT_S = 5.0
+LINK_BUFFER_LIMIT_BYTES = 64 << 20
+"""A router that lets more than this pile up is stuck; its streams are given up."""
+
+log = logging.getLogger(__name__)
+
+
+def run(unit: socket.socket, launch: EngineLaunch) -> None:
+    """Serve until the unit goes away. Does not return before."""
+    uvloop.run(_Worker(unit, launch).run())
+
+
+async def _start(launch: EngineLaunch) -> Engine:
+    if launch.kind == "simulated":
+        from app.unit.simulated_engine import SimulatedEngine  # noqa: PLC0415 (only where a test asks for it)
+
+        return await SimulatedEngine.start(launch)
+    from app.unit.vllm_engine import VLLMEngine  # noqa: PLC0415 (ten seconds, already paid by the host)
+
+    return await VLLMEngine.start(launch)
+
+
+class _Link(asyncio.Protocol):
+    """The connection to one router; uvloop gathers the writes of one loop turn into one system call."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        for task in self.tasks:
+            task.cancel()
+
+    def send(self, token: bytes, kind: Kind, payload: bytes) -> None:
+        if self.transport.get_write_buffer_size() > LINK_BUFFER_LIMIT_BYTES:
+            self.transport.abort()
+        self.transport.write(encode(token, kind, payload))
+
+
+class _Worker(asyncio.Protocol):
+    """Carries out what the unit asks."""
+
+    def __init__(self, unit: socket.socket, launch: EngineLaunch):
+        self._socket = unit
+        self._launch = launch
+        self._frames = FrameReader(CALL_LIMIT_BYTES)
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._links: dict[str, asyncio.Task[_Link]] = {}
+        self._engine: Engine
+        self._unit: asyncio.Transport
+        self._unit_gone = asyncio.Event()
+
+    async def run(self) -> None:
+        self._unit, _ = await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._socket)
+        try:
+            self._engine = await _start(self._launch)
+        except Exception as error:
+            log.exception("the engine could not start")
+            self._tell(NO_STREAM, Kind.FAILED, _last_words(error, Path(self._launch.log_file)).encode())
+            await asyncio.sleep(0.2)  # let the words out
+            return
+        self._tell(NO_STREAM, Kind.READY, json.dumps({"pid": os.getpid()}).encode())
+        while not self._unit_gone.is_set():
+            try:
+                await self._engine.check_health()
+            except EngineDied as error:
+                self._tell(NO_STREAM, Kind.FAILED, error.message.encode())
+                break
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._unit_gone.wait(), HEALTH_PERIOD_S)
+        await asyncio.sleep(0.2)
+        self._engine.close()
+
+    def _tell(self, token: bytes, kind: Kind, payload: bytes) -> None:
+        self._unit.write(encode(token, kind, payload))
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            if frame.kind == Kind.CALL:
+                task = asyncio.create_task(self._call(frame))
+                self._tasks[frame.token] = task
+                task.add_done_callback(lambda _, token=frame.token: self._tasks.pop(token, None))
+            elif frame.kind == Kind.ABORT and (task := self._tasks.get(frame.token)):
+                task.cancel()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._unit_gone.set()
+
+    async def _link(self, router: str) -> _Link:
+        task = self._links.get(router)
+        if task is None or (task.done() and (task.exception() or task.result().transport.is_closing())):
+            task = self._links[router] = asyncio.create_task(_connect(router))
+        return await asyncio.shield(task)
+
+    async def _call(self, frame: Frame) -> None:
+        """Answer one request; the unit hears how it ended in any case."""
+        line, _, body = frame.payload.partition(b"\n")
+        header = json.loads(line)
+        outcome: dict[str, object] = {"outcome": "aborted"}
+        try:
+            link = await self._link(header["router"])
+            task = asyncio.current_task()
+            assert task
+            link.tasks.add(task)
+            task.add_done_callback(link.tasks.discard)
+            outcome = await self._answer(frame.token, body, header["request_id"], link)
+        except OSError:
+            outcome = {"outcome": "router_unreachable"}
+        finally:
+            self._tell(frame.token, Kind.DONE, json.dumps(outcome).encode())
+
+    async def _answer(self, token: bytes, body: bytes, request_id: str, link: _Link) -> dict[str, object]:
+        try:
+            async with contextlib.aclosing(self._engine.chat(body, request_id)) as parts:
+                async for part in parts:
+                    if isinstance(part, Head):
+                        link.send(token, Kind.HEAD, part.model_dump_json().encode())
+                    else:
+                        for start in range(0, len(part), PIECE_BYTES):
+                            link.send(token, Kind.DATA, part[start : start + PIECE_BYTES])
+            link.send(token, Kind.END, b"")
+            return {"outcome": "complete"}
+        except EngineDied:
+            return {"outcome": "engine_died"}  # the router may try another unit, so nothing is written to it here
+        except PlatformError as error:
+            failure = error
+        except Exception:
+            log.exception("request %s failed", request_id)
+            failure = InternalError("The engine failed.")
+        link.send(token, Kind.FAIL, json.dumps({"status": failure.status, "body": failure.body()}).encode())
+        return {"outcome": "failed"}
+
+
+async def _connect(router: str) -> _Link:
+    host, _, port = router.rpartition(":")
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        _, link = await asyncio.get_running_loop().create_connection(_Link, host, int(port))
+    return link
+
+
+_CAUSE = re.compile(r"(?:^|\s)((?:[A-Za-z_.]*(?:Error|Exception)): .+)$")
+_HIDES_CAUSE = ("Engine core initialization failed", "See root cause above")
+
+
+def _last_words(error: Exception, log_file: Path) -> str:
+    """Why the engine could not start, on one line.
+
+    vLLM reports a failure of its core process only as "initialization failed"; the cause is in the log, which
+    the core shares.
+    """
+    if isinstance(error, EngineStartError):
+        return EngineStartError.reason_in(str(error)) or ""
+    words = f"{type(error).__name__}: {error}"
+    if any(sign in words for sign in _HIDES_CAUSE):
+        lines = log_file.read_text(errors="replace").splitlines()[-400:]
+        causes = [match[1] for line in lines if (match := _CAUSE.search(line))]
+        causes = [cause for cause in causes if not any(sign in cause for sign in _HIDES_CAUSE)]
+        words = causes[-1] if causes else words
+    return " ".join(words.split())[:1000]

@@ -1,0 +1,65 @@
+"""An engine without a model, for tests: its timing and its faults are settings. Never a default."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator
+
+from app.core.errors import EngineStartError
+from app.unit.engine import EngineLaunch, Head
+
+
+class SimulatedEngine:
+    """Answers every chat with the same word, as often as max_tokens says."""
+
+    def __init__(self, launch: EngineLaunch):
+        self._sim = launch.simulation
+        self._endpoint_id = launch.endpoint_id
+        self._tokens_made = 0
+
+    @classmethod
+    async def start(cls, launch: EngineLaunch) -> "SimulatedEngine":
+        """Wait as long as told, then serve or fail as told."""
+        await asyncio.sleep(launch.simulation.start_s)
+        if launch.simulation.fail_start:
+            raise EngineStartError(launch.simulation.fail_start)
+        return cls(launch)
+
+    async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+        """See Engine.chat."""
+        request = json.loads(body)
+        count = request.get("max_tokens") or 16
+        common = {"id": request_id, "created": 0, "model": self._endpoint_id}
+        await asyncio.sleep(self._sim.first_token_s)
+        if not request.get("stream"):
+            for _ in range(count):
+                await self._make_token()
+            message = {"role": "assistant", "content": self._sim.word * count}
+            choice = {"index": 0, "message": message, "finish_reason": "length"}
+            usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
+            yield Head(status=200, content_type="application/json")
+            yield json.dumps(common | {"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+            return
+        yield Head(status=200, content_type="text/event-stream")
+        for index in range(count):
+            if index == self._sim.stall_after_tokens:
+                await asyncio.Event().wait()
+            await self._make_token()
+            finish = "length" if index == count - 1 else None
+            choice = {"index": 0, "delta": {"role": "assistant", "content": self._sim.word}, "finish_reason": finish}
+            event = json.dumps(common | {"object": "chat.completion.chunk", "choices": [choice]})
+            yield f"data: {event}\n\n".encode()
+        yield b"data: [DONE]\n\n"
+
+    async def _make_token(self) -> None:
+        await asyncio.sleep(self._sim.between_tokens_s)
+        if self._tokens_made == self._sim.die_after_tokens:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._tokens_made += 1
+
+    async def check_health(self) -> None:
+        """See Engine.check_health: a simulated engine dies only with its process."""
+
+    def close(self) -> None:
+        """See Engine.close."""

@@ -1,0 +1,136 @@
+"""vLLM behind the Engine protocol: its AsyncLLM engine and its own OpenAI layer. The only importer of vLLM.
+
+Checked against vLLM 0.32. Importing this module costs about ten seconds; the engine host does it once per node.
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import torch
+import vllm.model_executor.models.llama
+import vllm.platforms
+import vllm.renderers.hf
+import vllm.v1.attention.backends.cpu_attn
+import vllm.v1.engine.core
+import vllm.v1.executor.uniproc_executor
+from pydantic import ValidationError
+from starlette.datastructures import State
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
+from app.unit.engine import EngineDied, EngineLaunch, Head
+
+_JSON = "application/json"
+_SSE = "text/event-stream"
+_ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
+
+
+def on_cpu() -> bool:
+    """Whether this vLLM computes on the CPU."""
+    return bool(vllm.platforms.current_platform.is_cpu())
+
+
+class VLLMEngine:
+    """One AsyncLLM and the chat part of vLLM's OpenAI server on top of it."""
+
+    def __init__(self, engine: AsyncLLM, state: State, endpoint_id: str):
+        self._engine = engine
+        self._chat = state.openai_serving_chat
+        self._endpoint_id = endpoint_id
+        # vLLM turns a failure in mid-stream into an error event followed by [DONE], as if the answer were complete.
+        # Raising instead leaves it to the router to end the stream without [DONE].
+        self._chat.create_streaming_error_response = _reraise
+        self._chat._convert_generation_error_to_streaming_response = _reraise
+
+    @classmethod
+    async def start(cls, launch: EngineLaunch) -> "VLLMEngine":
+        """Load the weights and come up ready to serve. Raises whatever vLLM raises."""
+        os.environ.update(
+            VLLM_ENABLE_V1_MULTIPROCESSING="0",  # no worker process beside the engine core
+            VLLM_CPU_OMP_THREADS_BIND="nobind",  # else every engine on the machine picks the same core
+            VLLM_NO_USAGE_STATS="1",
+        )
+        args = AsyncEngineArgs(
+            model=launch.model_dir,
+            served_model_name=[launch.endpoint_id],
+            max_model_len=launch.max_model_len,
+            max_num_seqs=launch.max_num_seqs,
+            enable_prefix_caching=launch.prefix_caching,
+            enforce_eager=launch.enforce_eager,
+            kv_cache_memory_bytes=launch.kv_cache_bytes,
+            disable_log_stats=True,
+            enable_log_requests=False,
+        )
+        config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        if on_cpu():
+            if launch.threads:
+                torch.set_num_threads(launch.threads)
+            # vLLM's CPU platform insists on spawn, which would import everything a second time. This process was
+            # forked before any thread or device existed, so forking once more is safe.
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+        engine = AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=True)
+        state = State()
+        tasks = await engine.get_supported_tasks()
+        if "generate" not in tasks:
+            raise ValueError("this model does not generate text, so it cannot chat")
+        await init_app_state(engine, state, Namespace(**{**vars(FrontendArgs()), **vars(args)}), tasks)
+        return cls(engine, state, launch.endpoint_id)
+
+    async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+        """See Engine.chat."""
+        try:
+            request = ChatCompletionRequest.model_validate_json(body)
+            request.model = self._endpoint_id
+            request.request_id = request_id
+            answer = await self._chat.create_chat_completion(request, None)
+        except EngineDeadError as error:
+            raise EngineDied("The engine stopped working.") from error
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
+        except Exception as error:
+            answer = self._chat.create_error_response(error)
+        if isinstance(answer, ErrorResponse):
+            kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
+            raise kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
+        if not hasattr(answer, "__aiter__"):
+            yield Head(status=200, content_type=_JSON)
+            yield answer.model_dump_json().encode()
+            return
+        try:
+            head = Head(status=200, content_type=_SSE)
+            async for event in answer:
+                if head is not None:
+                    yield head  # only now: a failure before the first token still gets a status of its own
+                    head = None  # type: ignore[assignment]
+                yield event.encode()
+        except EngineDeadError as error:
+            raise EngineDied("The engine stopped working.") from error
+        finally:
+            await answer.aclose()
+
+    async def check_health(self) -> None:
+        """See Engine.check_health."""
+        try:
+            await self._engine.check_health()
+        except EngineDeadError as error:
+            raise EngineDied("The engine core died.") from error
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._engine.shutdown(timeout=0)
+
+
+def _reraise(error: Any, *_: Any, **__: Any) -> str:
+    if isinstance(error, EngineDeadError):
+        raise EngineDied("The engine stopped working.") from error
+    raise InternalError("The engine failed while it answered.") from error

@@ -1,0 +1,111 @@
+"""What every HTTP surface shares: the request ID, and the one place that renders errors."""
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.errors import BadRequest, InternalError, NotFound, PlatformError, TooLarge
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+log = logging.getLogger("ray.serve")
+
+
+def header(scope: Scope, name: str) -> str | None:
+    """A request header's value, by its lower-case name."""
+    wanted = name.encode("latin-1")
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == wanted), None)
+
+
+def request_id(scope: Scope) -> str:
+    """The ID of this request; also in the response's x-request-id and in our logs."""
+    return str(scope["state"]["request_id"])
+
+
+class ErrorBoundary:
+    """ASGI middleware: gives each request an ID and turns whatever is raised into an answer."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = header(scope, "x-request-id")
+        identity = given if given and _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = identity
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if not isinstance(error, PlatformError):
+                log.exception("request %s failed unexpectedly", identity)
+                error = InternalError(f"Internal error; the operator finds it in the log as {identity}.")
+            if started:
+                raise
+            await error_response(error)(scope, receive, send_with_id)
+
+
+def error_response(error: PlatformError) -> Response:
+    """The HTTP answer for an error, as OpenAI's clients read it."""
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s is not None else {}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(json.dumps(error.body()), error.status, headers, "application/json")
+
+
+def error_event(error: PlatformError) -> bytes:
+    """The last event of a stream that broke off; no [DONE] follows it."""
+    return f"data: {json.dumps(error.body())}\n\n".encode()
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own 404 and 405 in our form."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        refused = BadRequest(f"{request.method} is not allowed here.", code="method_not_allowed")
+        refused.status = 405
+        return error_response(refused)
+    if error.status_code == 404:
+        return error_response(NotFound(f"There is nothing at {request.method} {request.url.path[:200]}."))
+    return error_response(BadRequest("The request cannot be read."))
+
+
+EXCEPTION_HANDLERS: dict[type[Exception], Callable[..., object]] = {HTTPException: on_http_exception}
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole request body. Raises TooLarge as soon as it is clear, before reading on."""
+    too_large = TooLarge(f"The body is larger than {limit_bytes} bytes.")
+    declared = header(scope, "content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The caller left before the body was complete.")
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)

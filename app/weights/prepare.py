@@ -1,0 +1,87 @@
+"""Have a model in the object store: SmolLM2-135M-Instruct, or the weights in a local folder.
+
+    python -m app.weights.prepare [FOLDER]
+
+Prints `step TEXT` lines while it works and `model ID` at the end. Done once: what is published already is found
+by its ID; an interrupted run is finished by the next.
+"""
+
+import hashlib
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from app.settings import Settings
+from app.store.layout import publish_folder, read_manifest, version_prefix
+from app.store.objects import ObjectStore, open_store
+
+DEMO_ID = "m-smollm2-135m-instruct"
+DEMO_NAME = "SmolLM2-135M-Instruct"
+PROGRESS_PERIOD_S = 1.0
+
+
+def main() -> None:
+    """Prepare what the command line names."""
+    settings = Settings.from_environ()
+    store = open_store(settings)
+    if len(sys.argv) > 1:
+        folder = Path(sys.argv[1])
+        if not folder.is_dir():
+            sys.exit(f"{folder} is not a folder")
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name).lstrip("-_.0123456789")[:64] or "model"
+        model_id = f"m-{name.lower()[:40].replace('.', '-')}-{_fingerprint(folder)}"
+        _publish(store, folder, model_id, name)
+    else:
+        model_id = DEMO_ID
+        if read_manifest(store, version_prefix(DEMO_ID, "BF16")) is None:
+            _publish_demo(settings, store)
+    _say("model", model_id)
+
+
+def _publish_demo(settings: Settings, store: ObjectStore) -> None:
+    from app.weights import demo_model  # noqa: PLC0415 (imports torch, needed once only)
+
+    folder = settings.home / "tmp" / DEMO_ID
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        demo_model.prepare(folder, lambda text: _say("step", text))
+    _publish(store, folder, DEMO_ID, DEMO_NAME)
+    shutil.rmtree(folder)
+
+
+def _publish(store: ObjectStore, folder: Path, model_id: str, name: str) -> None:
+    if read_manifest(store, version_prefix(model_id, "BF16")) is not None:
+        _say("step", f"{name} is published already")
+        return
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    done, told = 0, time.monotonic()
+
+    def count(size_bytes: int) -> None:
+        nonlocal done, told
+        done += size_bytes
+        if time.monotonic() - told > PROGRESS_PERIOD_S:
+            told = time.monotonic()
+            _say("step", f"storing {name}: {done >> 20} of {total >> 20} MiB")
+
+    publish_folder(store, folder, model_id=model_id, name=name, base_model=name, precision="BF16", on_bytes=count)
+    _say("step", f"stored {name}: {total >> 20} MiB")
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of names, sizes and times: another content, another model; the same folder again, the same one."""
+    facts = [
+        f"{path.relative_to(folder)}:{path.stat().st_size}:{path.stat().st_mtime_ns}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    return hashlib.sha256("\n".join([str(folder.resolve()), *facts]).encode()).hexdigest()[:8]
+
+
+def _say(kind: str, text: str) -> None:
+    print(kind, text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""What several tests share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def demo_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model, converted once a session the way a person does it."""
+    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
+    subprocess.run([sys.executable, "-m", "app.weights.demo_model", str(folder)], cwd=ROOT, check=True)
+    return folder
