@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.local_platform import StartFailed, api_client, curl_line, down, running, state_file, up
+from app.local import StartFailed
+from app.local.platform import api_client, curl_line, down, running, up
+from app.local.serve_config import LOCAL
 from app.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -34,7 +36,10 @@ def _settings() -> Settings:
 
 @app.command("up")
 def up_command(
-    model: Annotated[Path | None, typer.Option(help="A Hugging Face folder to serve instead of the demo model.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A Hugging Face folder to serve instead of the demo model.")
+    ] = None,
+    config: Annotated[Path, typer.Option(help="The serve config to deploy.")] = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Start the platform on this machine and chat with its demo endpoint once."""
@@ -48,7 +53,7 @@ def up_command(
         errors.print(f"[{time.monotonic() - started:5.1f} s] {text}", markup=False)
 
     try:
-        found, answer = up(settings, model, say)
+        found, answer = up(settings, model, say, config)
     except StartFailed as error:
         errors.print(str(error), markup=False)
         raise typer.Exit(1) from None
@@ -82,7 +87,7 @@ def status_command(as_json: AsJson = False) -> None:
     settings = _settings()
     found = running(settings)
     if found is None:
-        errors.print(f"no platform runs for {settings.home} ({state_file(settings).name} is missing or does not answer)")
+        errors.print(f"no platform runs for {settings.home}; start one with 'modelunit up'")
         raise typer.Exit(1)
     rows = _list(settings, "endpoints")
     if as_json:
@@ -90,6 +95,19 @@ def status_command(as_json: AsJson = False) -> None:
         return
     output.print(f"{found.base_url}")
     _table(rows, "id", "name", "state", "reason")
+
+
+@app.command("bench-platform")
+def bench_platform_command(rounds: Annotated[int, typer.Option(min=1, max=100)] = 3) -> None:
+    """Measure the platform against plain vLLM on this machine: a table, and HOME/bench.json. Takes minutes."""
+    from app.bench.run import run  # noqa: PLC0415 (nothing else of the command needs it)
+
+    started = time.monotonic()
+    run(
+        _settings().home,
+        rounds,
+        lambda text: errors.print(f"[{time.monotonic() - started:5.0f} s] {text}", markup=False),
+    )
 
 
 @app.command("endpoints")

@@ -35,6 +35,11 @@ class Settings(BaseModel):
             raise ValueError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
         return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
+    def to_environ(self) -> dict[str, str]:
+        """The variables that say the same, for the processes we start."""
+        values = self.model_dump(exclude_none=True)
+        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+
     @property
     def database(self) -> str:
         """SQLAlchemy URL of the registry."""

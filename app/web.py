@@ -4,7 +4,8 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -87,7 +88,7 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     return error_response(BadRequest("The request cannot be read."))
 
 
-EXCEPTION_HANDLERS: dict[type[Exception], Callable[..., object]] = {HTTPException: on_http_exception}
+EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: on_http_exception}
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:

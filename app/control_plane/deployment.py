@@ -59,7 +59,7 @@ def asgi(platform: Platform) -> ASGIApp:
 class ControlPlane:
     """Serve's replica class."""
 
-    async def __init__(self, args: str):
+    async def __init__(self, args: str):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         parsed = ControlPlaneArgs.model_validate_json(args)
         self._platform = Platform(Settings.from_environ(), Cluster(), parsed.simulations)
@@ -84,7 +84,7 @@ class ControlPlane:
 
 def build(args: ControlPlaneArgs) -> Any:
     """The control plane's Serve application."""
-    deployment = serve.deployment(serve.ingress()(ControlPlane), name="control_plane").options(  # type: ignore[arg-type]
+    deployment = serve.deployment(serve.ingress()(ControlPlane), name="control_plane").options(
         num_replicas=1,
         max_ongoing_requests=1024,
         ray_actor_options={"num_cpus": 0},

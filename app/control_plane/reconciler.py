@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from app import __version__
+from app.control_plane.services.endpoints import check_machine_type
 from app.control_plane.services.events import event
 from app.control_plane.services.models import Models
 from app.control_plane.services.routing_table import RoutingTables
@@ -106,7 +107,7 @@ class Reconciler:
                     self._cluster.remove(action.endpoint_id, action.revision)
             except Exception:  # one endpoint never holds up another
                 log.exception("%s of %s failed", type(action).__name__, action.endpoint_id)
-        self._write_down(result)
+        self._write_down(result, endpoints)
         self._tables.publish()
         waiting = ("scheduling", "upgrading", "scaling")
         return not result.actions and not any(verdict.state in waiting for verdict in result.verdicts.values())
@@ -126,6 +127,7 @@ class Reconciler:
     def _unit_spec(self, endpoint: Endpoint) -> UnitSpec:
         """What the endpoint's units should be told. Raises PlatformError while its model cannot be served."""
         spec: EndpointSpec = endpoint.spec
+        check_machine_type(spec)  # a serve config may name any
         version = self._models.version(endpoint.workspace, spec.model, spec.precision)
         machine = MACHINE_TYPES[spec.machine_type]
         engine = spec.engine
@@ -142,12 +144,13 @@ class Reconciler:
             simulation=self._simulations.get(spec.name, self._simulations.get(EVERY_ENDPOINT)),
         )
 
-    def _write_down(self, result: Plan) -> None:
+    def _write_down(self, result: Plan, planned: Mapping[str, Endpoint]) -> None:
         """Bring the records up to date with what was seen, but never over a newer wish."""
         with self._lock:
             for endpoint_id, verdict in result.verdicts.items():
                 endpoint = self._registry.get(Endpoint, endpoint_id)
-                if endpoint is not None and endpoint.state not in ("deleting", "stopped"):
+                newer = endpoint is None or endpoint.generation != planned[endpoint_id].generation
+                if endpoint is not None and not newer and endpoint.state not in ("deleting", "stopped"):
                     self._update(endpoint, verdict)
             for endpoint_id in result.gone:
                 endpoint = self._registry.get(Endpoint, endpoint_id)

@@ -31,7 +31,8 @@ class PlatformError(Exception):
     @property
     def param(self) -> str | None:
         """The field that is wrong, in the caller's own spelling."""
-        return self.args[1]
+        param: str | None = self.args[1]
+        return param
 
     def __str__(self) -> str:
         return self.message

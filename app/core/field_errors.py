@@ -1,11 +1,15 @@
 """From pydantic's validation errors to ours: which field, what came, what is allowed. Never a caller's text."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from app.core.errors import BadRequest, InvalidField
+
+PARAM_LIMIT = 128
+"""Callers make up the names of unknown fields: no error repeats more than this of one."""
 
 
 def field_error(error: ValidationError) -> BadRequest:
@@ -30,8 +34,11 @@ def _about_value(error: Any) -> bool:
 
 def _path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """`loc` without the names that pydantic gives to the branches of a union."""
-    branches = ("str", "list[", "constrained-", "function-")
-    return tuple(p for i, p in enumerate(loc) if i == 0 or isinstance(p, int) or not p.startswith(branches))
+    return tuple(part for i, part in enumerate(loc) if i == 0 or isinstance(part, int) or not _is_branch(part))
+
+
+def _is_branch(part: str) -> bool:
+    return part == "str" or part.startswith(("list[", "constrained-", "function-"))
 
 
 def _explain(error: Any) -> BadRequest:
@@ -41,6 +48,7 @@ def _explain(error: Any) -> BadRequest:
         return BadRequest("The body must be a JSON object.", code="invalid_json")
     path = _path(error["loc"])
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    param = param[:PARAM_LIMIT]
     if error["type"] == "missing":
         return InvalidField(f"{param} is missing.", param)
     if error["type"] == "extra_forbidden":
@@ -51,9 +59,9 @@ def _explain(error: Any) -> BadRequest:
 def _shown(value: Any) -> str:
     """A wrong value as far as it may be repeated: callers' texts never come back in errors or logs."""
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return json.dumps(value)
     if isinstance(value, int | float):
         return str(value)[:32]
-    kinds = {str: "a string", list: "a list", dict: "an object"}
+    kinds: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
     size = f" of length {len(value)}" if isinstance(value, str | list) else ""
     return kinds.get(type(value), "a value") + size

@@ -124,7 +124,7 @@ def _judge(
     old = apps.get(endpoint.revision) if endpoint.revision else None
     if new and new.status == "running":
         return Verdict("healthy", "", revision, new.running_units, done=up_to_date)
-    if old and old is not new and old.status in ("running", "unhealthy"):
+    if old and old is not new and _serves(old):
         if problem or (new and new.status == "failed"):
             reason = f"the new revision cannot serve: {problem or (new.reason if new else '')}"
             return Verdict("alarm", reason, old.revision, old.running_units, done=False)
@@ -133,6 +133,8 @@ def _judge(
         return Verdict("abnormal", problem, None, 0, done=False)
     if new is None or new.status == "leaving":
         return Verdict("scheduling", "waiting to be deployed", None, 0, done=False)
+    if new.status == "failed" and endpoint.revision == revision and _serves(new):
+        return Verdict("alarm", new.reason or "a unit could not start", revision, new.running_units, done=False)
     if new.status == "failed":
         return Verdict("abnormal", new.reason or "the unit could not start", None, 0, done=False)
     if new.status == "unhealthy":
@@ -142,3 +144,8 @@ def _judge(
     if endpoint.revision == revision and new.running_units:
         return Verdict("scaling", "units are starting or leaving", revision, new.running_units, done=False)
     return Verdict("scheduling", new.reason or "the first unit is starting", None, new.running_units, done=False)
+
+
+def _serves(app: Seen) -> bool:
+    """Whether requests find units there; they do, too, while units come and go or further ones cannot start."""
+    return app.status in ("running", "unhealthy") or (app.status in ("starting", "failed") and app.running_units > 0)

@@ -18,6 +18,9 @@ ATTEMPTS = 2
 
 log = logging.getLogger("ray.serve")
 
+_watches: set[asyncio.Task[None]] = set()
+"""The event loop itself holds tasks only weakly, and these outlive their requests."""
+
 
 @dataclass(frozen=True)
 class Deadlines:
@@ -47,6 +50,8 @@ class Call:
             self._stream = self._listener.open()
             response = handle().chat.remote(self._stream.token, self._listener.address, request_id, body)
             self._watch = asyncio.create_task(_report_loss(response, self._stream))
+            _watches.add(self._watch)
+            self._watch.add_done_callback(_watches.discard)
             try:
                 self._first = await self._stream.read(self._deadlines.first_token_s, "the first token")
                 return
@@ -74,7 +79,8 @@ class Call:
     def close(self) -> None:
         """Stop the work if it still goes on. Never waits."""
         self._listener.close(self._stream)
-        self._watch.cancel()
+        if not self._stream.complete:  # else the unit is about to say so by itself, and there is nothing to cancel
+            self._watch.cancel()
 
 
 async def _report_loss(response: Any, stream: Stream) -> None:

@@ -89,7 +89,7 @@ def asgi(args: RouterArgs, directory: Directory, listener: TokenListener) -> ASG
 class Router:
     """Serve's replica class."""
 
-    async def __init__(self, args: dict[str, Any]):
+    async def __init__(self, args: dict[str, Any]):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         settings = Settings.from_environ()
         self._directory = Directory(open_store(settings), ControlPlaneSource())
@@ -143,7 +143,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def build(args: RouterArgs) -> Any:
     """The router's Serve application."""
-    deployment = serve.deployment(serve.ingress()(Router), name="router").options(  # type: ignore[arg-type]
+    deployment = serve.deployment(serve.ingress()(Router), name="router").options(
         num_replicas=args.replicas,
         max_ongoing_requests=4096,
         graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,

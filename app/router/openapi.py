@@ -48,10 +48,12 @@ DESCRIPTION: dict[str, Any] = {
                     "required": True,
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
                 },
-                "responses": _responses({
-                    "description": "The answer in OpenAI's format",
-                    "content": {"application/json": {}, "text/event-stream": {}},
-                }),
+                "responses": _responses(
+                    {
+                        "description": "The answer in OpenAI's format",
+                        "content": {"application/json": {}, "text/event-stream": {}},
+                    }
+                ),
             }
         },
         "/v1/models": {

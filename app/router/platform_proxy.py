@@ -13,7 +13,8 @@ from app.core.errors import Unavailable
 from app.web import read_body
 
 _NOT_FORWARDED = {  # what belongs to one connection, and the ID that the router has given already
-    "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length", "x-request-id",
+    "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length",
+    "x-request-id",
 }  # fmt: skip
 TIMEOUT = httpx.Timeout(connect=5, read=300, write=60, pool=5)
 

@@ -5,10 +5,10 @@ Tokens do not travel through Serve's streaming generators, which cost more than 
 
 import asyncio
 import json
-from typing import cast
+from typing import Any, cast
 
-from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, UnitLost
-from app.core.frames import Frame, FrameReader, FramingError, Kind, PIECE_BYTES, new_token
+from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, TooManyRequests, Unavailable, UnitLost
+from app.core.frames import PIECE_BYTES, Frame, FrameReader, FramingError, Kind, new_token
 
 BUFFER_LIMIT_BYTES = 8 << 20
 """Of one answer that its caller does not read."""
@@ -29,6 +29,8 @@ class Stream:
 
     def put(self, frame: Frame) -> None:
         """Take in what the engine sent."""
+        if self._error:  # nothing more is passed on, and so nothing more is kept
+            return
         if frame.kind == Kind.DATA:
             self._parts.append(frame.payload)
             self._size_bytes += len(frame.payload)
@@ -40,11 +42,13 @@ class Stream:
         elif frame.kind == Kind.END:
             self._ended = True
         elif frame.kind == Kind.FAIL:
-            failure = json.loads(frame.payload)
-            error = failure["body"]["error"]
-            self._error = self._error or PlatformError(error["message"], error["param"], error["code"])
-            self._error.status, self._error.type = failure["status"], error["type"]
+            self.fail(_told(json.loads(frame.payload)))
         self._wake()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the engine has sent all of the answer."""
+        return self._ended
 
     def fail(self, error: PlatformError) -> None:
         """End the answer early, unless it has ended."""
@@ -78,6 +82,15 @@ class Stream:
 
     def _expire(self, timeout_s: float, waiting_for: str) -> None:
         self.fail(DeadlineExceeded(f"Waited {timeout_s:g} s for {waiting_for}."))
+
+
+def _told(failure: dict[str, Any]) -> PlatformError:
+    """The error that an engine sent; 429 and 503 also say when to try again."""
+    told = failure["body"]["error"]
+    kind = {429: TooManyRequests, 503: Unavailable}.get(failure["status"], PlatformError)
+    error = kind(told["message"], told["param"], told["code"])
+    error.status, error.type = failure["status"], told["type"]
+    return error
 
 
 class TokenListener:

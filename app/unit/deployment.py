@@ -56,7 +56,7 @@ class UnitSpec(BaseModel):
 class ModelUnit:
     """Serve's replica class. Calls arrive by handle, from routers only."""
 
-    async def __init__(self, spec: dict[str, Any]):
+    async def __init__(self, spec: dict[str, Any]):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         self._spec = UnitSpec.model_validate(spec)
         settings = Settings.from_environ()

@@ -88,7 +88,7 @@ class EngineClient(asyncio.Protocol):
             self._calls.pop(token, None)
         if outcome in ("engine_died", "router_unreachable"):
             raise UnitLost("The model unit stopped working.")
-        return outcome
+        return str(outcome)
 
     async def check_health(self) -> None:
         """Raises EngineDied once the engine process or its core has died."""

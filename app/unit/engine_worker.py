@@ -105,9 +105,8 @@ class _Worker(asyncio.Protocol):
             if frame.kind == Kind.CALL:
                 task = asyncio.create_task(self._call(frame))
                 self._tasks[frame.token] = task
-                task.add_done_callback(lambda _, token=frame.token: self._tasks.pop(token, None))
-            elif frame.kind == Kind.ABORT and (task := self._tasks.get(frame.token)):
-                task.cancel()
+            elif frame.kind == Kind.ABORT and frame.token in self._tasks:
+                self._tasks[frame.token].cancel()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._unit_gone.set()
@@ -133,6 +132,7 @@ class _Worker(asyncio.Protocol):
         except OSError:
             outcome = {"outcome": "router_unreachable"}
         finally:
+            self._tasks.pop(frame.token, None)
             self._tell(frame.token, Kind.DONE, json.dumps(outcome).encode())
 
     async def _answer(self, token: bytes, body: bytes, request_id: str, link: _Link) -> dict[str, object]:

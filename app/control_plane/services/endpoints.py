@@ -24,7 +24,7 @@ class Endpoints:
 
     def create(self, workspace: str, spec: EndpointSpec) -> Endpoint:
         """Record the wish for an endpoint. Raises NotFound (model), Conflict (name taken), InvalidField."""
-        _check_machine_type(spec)
+        check_machine_type(spec)
         self._models.adopt()
         self._models.version(workspace, spec.model, spec.precision)
         with self._lock:
@@ -80,9 +80,7 @@ class Endpoints:
 
     def _add(self, workspace: str, spec: EndpointSpec, managed_by: ManagedBy) -> Endpoint:
         now = datetime.now(UTC)
-        endpoint = Endpoint(
-            id=new_id("ep", now), created_at=now, workspace=workspace, spec=spec, managed_by=managed_by
-        )
+        endpoint = Endpoint(id=new_id("ep", now), created_at=now, workspace=workspace, spec=spec, managed_by=managed_by)
         self._registry.put(endpoint, event(workspace, endpoint.id, "created", f"created as {spec.name}"))
         return endpoint
 
@@ -92,7 +90,8 @@ class Endpoints:
         return gone
 
 
-def _check_machine_type(spec: EndpointSpec) -> None:
+def check_machine_type(spec: EndpointSpec) -> None:
+    """Raises InvalidField for a machine type that there is not."""
     if spec.machine_type not in MACHINE_TYPES:
         allowed = ", ".join(MACHINE_TYPES)
         raise InvalidField(f"machine_type is unknown; allowed: {allowed}.", "machine_type")

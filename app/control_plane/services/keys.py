@@ -40,7 +40,9 @@ class Keys:
         Raises Conflict when the workspace has as many keys of this role as it may.
         """
         with self._lock:
-            live = [key for key in self._registry.find(ApiKey, workspace=workspace, role=role) if key.id != ADMIN_KEY_ID]
+            live = [
+                key for key in self._registry.find(ApiKey, workspace=workspace, role=role) if key.id != ADMIN_KEY_ID
+            ]
             if len(live) >= MAX_LIVE_KEYS:
                 raise Conflict(f"This workspace has {len(live)} live {role} keys already; revoke one first.")
             key = issue_key()

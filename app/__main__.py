@@ -1,0 +1,5 @@
+"""`python -m app` is `modelunit`."""
+
+from app.cli import main
+
+main()

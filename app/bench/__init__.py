@@ -1,0 +1,1 @@
+"""`make bench`: the platform against plain vLLM on the same machine, alternating, as ratios."""

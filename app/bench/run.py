@@ -1,0 +1,147 @@
+"""The whole benchmark: trials for the thread count, alternating rounds, start, idle; a table and bench.json."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from app import processes
+from app.bench import arms, idle
+from app.bench.load import Figures, measure
+from app.local.ports import free_port
+from app.settings import Settings
+from app.store.layout import version_prefix
+from app.store.objects import open_store
+from app.weights.prepare import DEMO_ID
+
+LEVELS = (1, 8, 16)
+ROUNDS = 3
+TRIAL_LEVEL = 16
+ENGINE_MARKS = ("app.unit.engine_host", "VLLM::")
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+
+
+def run(home: Path, rounds: int, say: Say) -> list[Row]:
+    """Measure everything; minutes. Works in a HOME of its own below `home`; writes `home`/bench.json."""
+    settings = Settings(home=home / "bench", http_port=free_port())
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    plain_log = settings.log_dir / "plain-vllm.log"
+    model = _model(settings, say)
+    cores = os.cpu_count() or 1
+    ours_threads, plain_threads = _best_threads(settings, model, plain_log, cores, say)
+    ours: dict[str, list[float]] = {}
+    plain: dict[str, list[float]] = {}
+    for number in range(1, rounds + 1):
+        with arms.platform(settings, ours_threads, model) as started:
+            _take(ours, started, measure(started.server, LEVELS), say, f"round {number} ours ")
+            assert started.platform
+            if number == rounds:
+                time.sleep(idle.SETTLE_S)
+                everything = processes.marked(started.platform.run_id)
+                engine = [process for process in everything if _is_engine(process)]
+                _put(ours, "idle", *idle.cost(process for process in everything if process not in engine))
+                _put(ours, "engine", *idle.cost(engine))
+        with arms.plain(model, plain_threads, plain_log) as started:
+            _take(plain, started, measure(started.server, LEVELS), say, f"round {number} plain")
+    say("plain vLLM with nothing but the model")
+    with arms.plain(model, None, plain_log) as started:
+        plain["start_to_first_token_s"] = [started.start_to_first_token_s]
+        default = measure(started.server, (TRIAL_LEVEL,))[TRIAL_LEVEL]
+        plain[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = [default["output_tokens_per_s"]]
+        ours[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = ours[f"output_tokens_per_s_c{TRIAL_LEVEL}"]
+        time.sleep(idle.SETTLE_S)
+        _put(plain, "engine", *idle.cost(processes.marked(f"plain-{started.server.base_url.rsplit(':', 1)[1]}")))
+    say("bare Ray with Serve and one empty deployment")
+    _put(plain, "idle", *idle.bare_ray(settings, free_port()))
+    rows = [_row(name, ours[name], plain[name]) for name in ours if name in plain]
+    (home / "bench.json").write_text(json.dumps(rows, indent=2))
+    _print(rows, f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})")
+    return rows
+
+
+def _model(settings: Settings, say: Say) -> Path:
+    say("preparing the model")
+    command = [sys.executable, "-m", "app.weights.prepare"]
+    environment = {**os.environ, **settings.to_environ()}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    path = open_store(settings).local_path(version_prefix(DEMO_ID, "BF16") + "config.json")
+    assert path
+    return path.parent
+
+
+def _best_threads(settings: Settings, model: Path, log: Path, cores: int, say: Say) -> tuple[int, int]:
+    """The thread count with the most tokens per second, for us and for plain vLLM, each on its own."""
+    tried: dict[str, dict[int, float]] = {"ours": {}, "plain": {}}
+    for threads in sorted({1, cores}):
+        with arms.platform(settings, threads, model) as started:
+            tried["ours"][threads] = _throughput(started)
+        with arms.plain(model, threads, log) as started:
+            tried["plain"][threads] = _throughput(started)
+        say(f"{threads} threads: " + ", ".join(f"{arm} {rates[threads]:.0f} tokens/s" for arm, rates in tried.items()))
+    ours, plain = (max(rates, key=lambda threads: rates[threads]) for rates in tried.values())
+    return ours, plain
+
+
+def _throughput(started: arms.Started) -> float:
+    return measure(started.server, (TRIAL_LEVEL,))[TRIAL_LEVEL]["output_tokens_per_s"]
+
+
+def _take(
+    into: dict[str, list[float]], started: arms.Started, by_level: dict[int, Figures], say: Say, what: str
+) -> None:
+    into.setdefault("start_to_first_token_s", []).append(started.start_to_first_token_s)
+    for level, figures in by_level.items():
+        for name, value in figures.items():
+            into.setdefault(f"{name}_c{level}", []).append(value)
+    rates = ", ".join(f"c{level} {figures['output_tokens_per_s']:.0f} tokens/s" for level, figures in by_level.items())
+    say(f"{what}: {rates}, start {started.start_to_first_token_s:.1f} s")
+
+
+def _put(into: dict[str, list[float]], what: str, cpu_pct: float, pss_bytes: int) -> None:
+    into[f"{what}_cpu_pct"] = [cpu_pct]
+    into[f"{what}_pss_bytes"] = [float(pss_bytes)]
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        return any(mark in part for part in process.cmdline() for mark in ENGINE_MARKS)
+    except psutil.NoSuchProcess:
+        return False
+
+
+UNITS = {"tokens_per_s": "tokens/s", "_ms": "ms", "_bytes": "bytes", "_pct": "% of a core", "token_s": "s"}
+
+
+def _row(name: str, ours: list[float], plain: list[float]) -> Row:
+    """Medians over the rounds; the ratio is the median of each round's, the spread its widest difference."""
+    paired = len(ours) == len(plain) > 1
+    ratios = (
+        [a / b for a, b in zip(ours, plain, strict=True)] if paired else [a / statistics.median(plain) for a in ours]
+    )
+    return {
+        "name": name,
+        "unit": next(unit for part, unit in UNITS.items() if part in name),
+        "ours": round(statistics.median(ours), 3),
+        "plain": round(statistics.median(plain), 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "spread": round(max(ratios) - min(ratios), 3),
+    }
+
+
+def _print(rows: list[Row], caption: str) -> None:
+    table = Table("name", "unit", "ours", "plain", "ratio", "spread", box=None, caption=caption)
+    for row in rows:
+        table.add_row(*(f"{row[key]:,}" if isinstance(row[key], float) else str(row[key]) for key in row))
+    Console(width=140 if not shutil.get_terminal_size().columns > 140 else None).print(table)

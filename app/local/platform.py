@@ -1,0 +1,217 @@
+"""Ray, Serve, the engine host and a demo endpoint on this machine: up, and down again."""
+
+import contextlib
+import fcntl
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from app import processes
+from app.core.keys import issue_key
+from app.local import StartFailed, ray_node, serve_config
+from app.local.files import write_private
+from app.local.ports import check_usable, free_port
+from app.settings import Settings
+from app.unit import engine_host
+
+PROMPT = "What is the capital of France?"
+ROUTER_TIMEOUT_S = 180
+ENDPOINT_TIMEOUT_S = 1800
+STOP_PATIENCE_S = 10.0
+
+Say = Callable[[str], None]
+
+
+class Running(BaseModel):
+    """HOME/serve.json: how to reach a running platform."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str
+    endpoint_id: str | None
+    admin_key_file: str
+    dashboard_url: str
+    ray_address: str
+    ray_token_file: str
+    pids: list[int]
+    run_id: str
+
+
+def running(settings: Settings) -> Running | None:
+    """The platform of this HOME if it runs and answers."""
+    try:
+        found = Running.model_validate_json(_state_file(settings).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    with contextlib.suppress(httpx.TransportError):
+        if httpx.get(f"{found.base_url}/healthz", timeout=5, trust_env=False).status_code == 200:
+            return found
+    return None
+
+
+def up(
+    settings: Settings, folder: Path | None, say: Say, config_file: Path = serve_config.LOCAL
+) -> tuple[Running, str]:
+    """Start everything, wait until the first endpoint of the config is healthy, and chat with it once.
+
+    `folder` holds a model to serve there instead of the config's own. Returns how to reach the platform, and the
+    answer. Finds a running platform and says so. Raises StartFailed; an interrupt or a failure before the platform
+    answers takes down what was started.
+    """
+    config = serve_config.read(config_file)
+    settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(settings, say):
+        found = running(settings)
+        if found is None:
+            found = _start(settings, config, folder, say)
+        elif folder is not None:
+            say(f"the platform runs already at {found.base_url}; serving another model on it")
+            serve_config.prepare_model(settings, config, folder, say)
+            port = serve_config.deployed_proxy_port(settings)
+            serve_config.deploy(settings, found.dashboard_url, _token(found), config, port)
+        else:
+            say(f"the platform runs already at {found.base_url}")
+        with api_client(settings, found) as client:
+            endpoint_id = _wait_for_endpoint(client, serve_config.first_endpoint(config)["name"], say)
+            pids = [process.pid for process in processes.marked(found.run_id)]
+            found = found.model_copy(update={"endpoint_id": endpoint_id, "pids": pids})
+            write_private(_state_file(settings), found.model_dump_json(indent=2))
+            return found, chat(client, endpoint_id, PROMPT)
+
+
+def down(settings: Settings) -> int:
+    """Stop what `up` started for this HOME; data stay. Returns how many processes there were."""
+    run_file = settings.run_dir / "run_id"
+    try:
+        run_id = run_file.read_text().strip()
+    except FileNotFoundError:
+        return 0
+    count = processes.stop(run_id, STOP_PATIENCE_S)
+    for path in (_state_file(settings), settings.run_dir / engine_host.SOCKET, run_file):
+        path.unlink(missing_ok=True)
+    return count
+
+
+def api_client(settings: Settings, found: Running) -> httpx.Client:
+    """A client that calls as the admin."""
+    key = settings.admin_key or Path(found.admin_key_file).read_text().strip()
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=found.base_url, headers=headers, timeout=600, trust_env=False)
+
+
+def chat(client: httpx.Client, endpoint_id: str, prompt: str) -> str:
+    """One short answer. Raises StartFailed with the reason when there is none."""
+    messages = [{"role": "user", "content": prompt}]
+    body = {"model": endpoint_id, "messages": messages, "max_tokens": 64, "temperature": 0}
+    answer = client.post("/v1/chat/completions", json=body)
+    if answer.status_code != 200:
+        raise StartFailed(f"the endpoint answered {answer.status_code}: {answer.json()['error']['message']}")
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def curl_line(found: Running) -> str:
+    """A command that a person can paste."""
+    body = json.dumps({"model": found.endpoint_id, "messages": [{"role": "user", "content": PROMPT}]})
+    key = f"$(cat {shlex.quote(found.admin_key_file)})"
+    return (
+        f'curl {found.base_url}/v1/chat/completions -H "Authorization: Bearer {key}" '
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    )
+
+
+def _start(settings: Settings, config: serve_config.Config, folder: Path | None, say: Say) -> Running:
+    down(settings)  # what an interrupted start may have left
+    check_usable(settings.http_host, settings.http_port)
+    run_id = secrets.token_hex(8)
+    write_private(settings.run_dir / "run_id", run_id)
+    admin_key_file = settings.home / "admin.key"
+    if settings.admin_key is None and not admin_key_file.exists():
+        write_private(admin_key_file, issue_key() + "\n")
+    try:
+        say("starting Ray and the engine host")
+        variables = ray_node.environment(settings, run_id)
+        engine_host.start(settings.run_dir, variables, preload=True)
+        ray = ray_node.start(settings, variables)
+        serve_config.prepare_model(settings, config, folder, say)
+        ray.wait()
+        found = Running(
+            base_url=f"http://{_url_host(settings.http_host)}:{settings.http_port}",
+            endpoint_id=None,
+            admin_key_file=str(admin_key_file),
+            dashboard_url=ray.dashboard_url,
+            ray_address=ray.address,
+            ray_token_file=variables["RAY_AUTH_TOKEN_PATH"],
+            pids=[process.pid for process in processes.marked(run_id)],
+            run_id=run_id,
+        )
+        write_private(_state_file(settings), found.model_dump_json(indent=2))
+        say("deploying the router and the control plane")
+        serve_config.deploy(settings, ray.dashboard_url, _token(found), config, free_port())
+        _wait_for_router(found)
+        return found
+    except BaseException:
+        say("stopping what was started")
+        down(settings)
+        raise
+
+
+def _wait_for_router(found: Running) -> None:
+    deadline = time.monotonic() + ROUTER_TIMEOUT_S
+    with httpx.Client(base_url=found.base_url, timeout=5, trust_env=False) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/readyz").status_code == 200:
+                    return
+            if time.monotonic() > deadline:
+                problem = serve_config.problems(found.dashboard_url, _token(found))
+                raise StartFailed(f"the router did not answer within {ROUTER_TIMEOUT_S} s. {problem}")
+            time.sleep(0.1)
+
+
+def _wait_for_endpoint(client: httpx.Client, name: str, say: Say) -> str:
+    deadline = time.monotonic() + ENDPOINT_TIMEOUT_S
+    told = ""
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            answer = client.get("/platform/v1/endpoints", params={"page_size": 1000})
+            found = [e for e in answer.json()["data"] if e["name"] == name] if answer.status_code == 200 else []
+            for endpoint in found:
+                line = f"endpoint {endpoint['id']} is {endpoint['state']}: {endpoint['reason']}".removesuffix(": ")
+                if endpoint["state"] == "healthy" and endpoint["generation"] == endpoint["observed_generation"]:
+                    return str(endpoint["id"])
+                if endpoint["state"] in ("abnormal", "alarm"):
+                    raise StartFailed(line)
+                if line != told:
+                    say(line)
+                told = line
+        time.sleep(0.2)
+    raise StartFailed(f"endpoint {name} was not healthy within {ENDPOINT_TIMEOUT_S} s")
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings, say: Say) -> Iterator[None]:
+    with (settings.run_dir / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another start of this platform is under way; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _state_file(settings: Settings) -> Path:
+    return settings.home / "serve.json"
+
+
+def _token(found: Running) -> str:
+    return Path(found.ray_token_file).read_text()
+
+
+def _url_host(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)

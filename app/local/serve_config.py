@@ -1,0 +1,120 @@
+"""The serve config of the platform on this machine: read, fitted to its model and ports, and deployed."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from app.local import StartFailed
+from app.local.files import write_private
+from app.settings import Settings
+from app.weights.prepare import DEMO_NAME
+
+LOCAL = Path(__file__).parent.parent.parent / "serve_configs" / "local.yaml"
+TIMEOUT_S = 180
+
+Config = dict[str, Any]
+Say = Callable[[str], None]
+
+
+def read(path: Path) -> Config:
+    """The config as written. Raises StartFailed for what is not one."""
+    try:
+        config: Config = yaml.safe_load(path.read_text())
+        first_endpoint(config)
+    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, StopIteration):
+        raise StartFailed(f"{path} is not a serve config whose control_plane declares an endpoint") from None
+    return config
+
+
+def first_endpoint(config: Config) -> dict[str, Any]:
+    """The endpoint that `up` waits for."""
+    endpoint: dict[str, Any] = _application(config, "control_plane")["args"]["endpoints"][0]
+    return endpoint
+
+
+def prepare_model(settings: Settings, config: Config, folder: Path | None, say: Say) -> None:
+    """Have the first endpoint's model in the object store: the given folder, or the demo model where it is named."""
+    first = first_endpoint(config)
+    if folder is None and first["model"] != DEMO_NAME:
+        return
+    command = [sys.executable, "-m", "app.weights.prepare", *([str(folder.resolve())] if folder else [])]
+    process = subprocess.Popen(
+        command, env={**os.environ, **settings.to_environ()},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    try:
+        for line in process.stdout:
+            kind, _, text = line.strip().partition(" ")
+            if kind == "model":
+                first["model"] = text
+            elif kind == "step":
+                say(text)
+        if process.wait() != 0:
+            raise StartFailed("the model could not be prepared; the lines above say why")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def deploy(settings: Settings, dashboard_url: str, token: str, config: Config, proxy_port: int) -> None:
+    """What `serve deploy` does, by the same REST call, with Serve's own proxy on `proxy_port`.
+
+    The config as deployed is kept in HOME/serve_config.yaml. Raises StartFailed.
+    """
+    config["http_options"]["port"] = proxy_port
+    _application(config, "router")["args"]["serve_proxy_url"] = f"http://127.0.0.1:{proxy_port}"
+    write_private(deployed_file(settings), yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            answer = httpx.put(_url(dashboard_url), json=config, headers=_bearer(token), timeout=60, trust_env=False)
+            if answer.status_code == 200:
+                return
+            problem = f"{answer.status_code} {answer.text[:300]}"
+            if answer.status_code < 500:
+                raise StartFailed(f"Serve refused the config: {problem}")
+        except httpx.TransportError as error:  # the dashboard is still starting
+            problem = type(error).__name__
+        if time.monotonic() > deadline:
+            raise StartFailed(f"Serve did not take the config within {TIMEOUT_S} s: {problem}")
+        time.sleep(0.2)
+
+
+def deployed_file(settings: Settings) -> Path:
+    """The config as it was deployed last."""
+    return settings.home / "serve_config.yaml"
+
+
+def deployed_proxy_port(settings: Settings) -> int:
+    """Where Serve's own proxy listens since the last deploy."""
+    return int(yaml.safe_load(deployed_file(settings).read_text())["http_options"]["port"])
+
+
+def problems(dashboard_url: str, token: str) -> str:
+    """What Serve says of its applications, for an error message."""
+    with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+        answer = httpx.get(_url(dashboard_url), headers=_bearer(token), timeout=10, trust_env=False)
+        apps = answer.json()["applications"]
+        return "; ".join(f"{name}: {app['status']} {app['message'][-300:]}" for name, app in apps.items())
+    return ""
+
+
+def _application(config: Config, name: str) -> dict[str, Any]:
+    return next(app for app in config["applications"] if app["name"] == name)
+
+
+def _url(dashboard_url: str) -> str:
+    return f"{dashboard_url}/api/serve/applications/"
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}

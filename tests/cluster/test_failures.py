@@ -1,0 +1,111 @@
+"""What callers and operators see when parts die."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cluster.conftest import Platform, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+def body(platform: Platform, name: str, max_tokens: int, stream: bool) -> dict[str, Any]:
+    return {
+        "model": platform.endpoint(name)["id"],
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": max_tokens,
+        "stream": stream,
+    }
+
+
+def test_killing_an_engine_ends_its_streams_with_an_error_and_the_endpoint_recovers(platform: Platform) -> None:
+    request = body(platform, "crashing", 10_000, stream=True)
+    texts = [""] * 8
+    flowing = [threading.Event() for _ in texts]
+
+    def read(index: int) -> None:
+        with platform.http.stream("POST", "/v1/chat/completions", json=request) as answer:
+            assert answer.status_code == 200
+            for piece in answer.iter_text():
+                texts[index] += piece
+                flowing[index].set()
+
+    threads = [threading.Thread(target=read, args=(index,)) for index in range(len(texts))]
+    for thread in threads:
+        thread.start()
+    assert all(event.wait(30) for event in flowing)
+    victims = platform.engine_pids("crashing")
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    waiting = body(platform, "crashing", 3, stream=False)
+    late = platform.http.post("/v1/chat/completions", json=waiting)  # no byte yet: it waits for the next unit
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    for text in texts:
+        assert '"error"' in text.rstrip().splitlines()[-1]
+        assert "[DONE]" not in text
+    assert late.status_code == 200
+    platform.wait_for("crashing", "healthy")
+    kinds = platform.events("crashing")
+    assert kinds[-2:] == ["abnormal", "healthy"]
+    assert not set(platform.engine_pids("crashing")) & set(victims)
+
+
+def test_a_caller_that_leaves_frees_the_real_engine(platform: Platform) -> None:
+    request = body(platform, "demo", 2000, stream=True) | {"ignore_eos": True}
+    for _ in range(4):
+        with platform.http.stream("POST", "/v1/chat/completions", json=request) as answer:
+            next(answer.iter_bytes())
+    pids = platform.engine_pids("demo")
+
+    def quiet() -> bool:
+        def ticks() -> int:
+            return sum(sum(map(int, open(f"/proc/{pid}/stat").read().split()[13:15])) for pid in pids)
+
+        before = ticks()
+        threading.Event().wait(1.0)
+        return ticks() - before < 20  # hundredths of a second; four running requests take all of it
+
+    until(quiet, "the engine to have nothing to do")
+
+
+def test_chat_goes_on_while_the_control_plane_is_dead(platform: Platform) -> None:
+    plane = next(
+        process
+        for process in platform.machine.processes()
+        if "ServeReplica:control_plane" in " ".join(process.cmdline())
+    )
+    plane.kill()
+    answer = platform.openai.chat.completions.create(
+        model="steady", messages=[{"role": "user", "content": "hi"}], max_tokens=2
+    )
+    assert answer.choices[0].message.content == "word word "
+    until(lambda: platform.http.get("/platform/v1/endpoints").status_code == 200, "the control plane's successor")
+    assert platform.wait_for("steady", "healthy")
+
+
+def test_a_killed_router_is_replaced_and_knows_everything(platform: Platform) -> None:
+    router = next(
+        process for process in platform.machine.processes() if "ServeReplica:router" in " ".join(process.cmdline())
+    )
+    router.kill()
+
+    def answers() -> bool:
+        answer = platform.http.post("/v1/chat/completions", json=body(platform, "steady", 2, stream=False))
+        return answer.status_code == 200
+
+    until(answers, "the next router")
+
+
+def test_revoking_a_key_stops_it_within_a_second(platform: Platform) -> None:
+    issued = platform.http.post("/platform/v1/api-keys", json={"description": "short-lived"}).json()
+    with httpx.Client(base_url=platform.base_url, headers={"authorization": f"Bearer {issued['key']}"}) as client:
+        until(lambda: client.get("/v1/models").status_code == 200, "the key to work", wait_s=1)
+        assert client.get("/platform/v1/endpoints").status_code == 403
+        assert platform.http.delete(f"/platform/v1/api-keys/{issued['id']}?confirm=DELETE").status_code == 204
+        until(lambda: client.get("/v1/models").status_code == 401, "the key to stop", wait_s=1)

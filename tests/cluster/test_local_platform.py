@@ -1,0 +1,129 @@
+"""`modelunit up` and `down` as a person at a terminal sees them."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cluster.conftest import MODEL, Machine, Platform, free_port, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+
+def test_a_running_platform_is_found_and_said_so(platform: Platform) -> None:
+    before = platform.machine.state()
+    again = platform.machine.run("up")
+    assert again.returncode == 0
+    assert "runs already" in again.stderr
+    assert "Paris" in again.stdout
+    assert before["base_url"] in again.stdout
+    assert platform.machine.state()["endpoint_id"] == before["endpoint_id"]
+
+
+def test_the_state_file_says_how_to_reach_everything(platform: Platform) -> None:
+    state = platform.machine.state()
+    assert platform.http.get("/healthz").status_code == 200
+    assert platform.http.get("/readyz").json()["control_plane"] == "reachable"
+    for secret in (state["admin_key_file"], state["ray_token_file"], platform.machine.home / "serve.json"):
+        assert stat.S_IMODE(os.stat(secret).st_mode) == 0o600
+    assert {process.pid for process in platform.machine.processes()} >= set(state["pids"]) - _ended(state["pids"])
+
+
+def _ended(pids: list[int]) -> set[int]:
+    return {pid for pid in pids if not psutil.pid_exists(pid)}
+
+
+def test_nothing_of_it_listens_beyond_loopback(platform: Platform) -> None:
+    exposed = [
+        (process.name(), connection.laddr)
+        for process in platform.machine.processes()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    ]
+    assert exposed == []
+
+
+def test_rays_dashboard_refuses_strangers(platform: Platform) -> None:
+    url = platform.machine.state()["dashboard_url"] + "/api/serve/applications/"
+    assert platform.http.get(url, headers={"authorization": "Bearer wrong"}).status_code in (401, 403)
+
+
+def test_no_process_it_leaves_holds_the_callers_output(platform: Platform) -> None:
+    for process in platform.machine.processes():
+        for number in (0, 1, 2):
+            try:
+                target = os.readlink(f"/proc/{process.pid}/fd/{number}")
+            except OSError:
+                continue
+            assert target == "/dev/null" or target.endswith((".log", ".out", ".err")), (process.cmdline(), target)
+
+
+def test_a_port_in_use_is_named_and_nothing_is_left_running(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        machine = Machine(tmp_path, taken.getsockname()[1])
+        failed = machine.run("up")
+    assert failed.returncode == 1
+    assert f"127.0.0.1:{machine.port} cannot be used" in failed.stderr
+    assert "MODELUNIT_HTTP_PORT" in failed.stderr
+    assert not (tmp_path / "run" / "run_id").exists()
+
+
+def test_interrupted_and_killed_starts_leave_nothing_in_the_way(platform: Platform, tmp_path: Path) -> None:
+    """Beside another platform: Ctrl-C, then kill -9, then a folder with a missing file, then the end."""
+    machine = Machine(tmp_path / "home", free_port())
+    machine.home.mkdir()
+    config = machine.write_config({"name": "first", "model": MODEL})
+
+    def begin() -> "subprocess.Popen[str]":
+        process = machine.start("up", "--config", str(config))
+        until(lambda: (machine.home / "serve.json").exists(), "Ray to run")
+        return process
+
+    interrupted = begin()
+    os.kill(interrupted.pid, signal.SIGINT)
+    _, err = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, err
+    assert "interrupted" in err
+    assert not (machine.home / "serve.json").exists()
+
+    killed = begin()
+    left = machine.processes()
+    killed.kill()
+    killed.communicate(timeout=30)
+    assert any(process.is_running() for process in left)
+
+    broken = tmp_path / "broken-model"
+    shutil.copytree(_weights_of(platform), broken)
+    (broken / "model.safetensors").rename(broken / "model-00001-of-00002.safetensors")
+    (broken / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    )
+    failed = machine.run("up", "--config", str(config), "--model", str(broken))
+    assert failed.returncode == 1
+    assert "abnormal" in failed.stderr
+    assert "model-00002-of-00002.safetensors" in failed.stderr
+    assert not any(process.is_running() for process in left if process.status() != psutil.STATUS_ZOMBIE)
+
+    living = machine.processes()
+    stopped = machine.run("down")
+    assert stopped.returncode == 0
+    assert not [p for p in living if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", machine.port)) != 0
+    assert platform.http.get("/healthz").status_code == 200
+    assert machine.run("down").stdout.strip() == "nothing was running"
+
+
+def _weights_of(platform: Platform) -> Path:
+    folder = platform.machine.home / "objects" / "models" / MODEL / "BF16"
+    assert (folder / "model.safetensors").exists()
+    return folder

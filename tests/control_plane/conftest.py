@@ -1,0 +1,81 @@
+"""A control plane on a temporary registry and object store."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.control_plane.deployment import asgi
+from app.control_plane.platform import Platform
+from app.core.specs import EndpointSpec
+from app.settings import Settings
+from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An empty HOME with one model in its object store."""
+    settings = settings_in(tmp_path / "home")
+    publish_model(settings)
+    return settings
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+OpenPlatform = Callable[..., Platform]
+
+
+@pytest.fixture
+def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlatform]:
+    """Opens platforms on the same HOME, one after the other as a restart does; all are closed in the end."""
+    opened: list[Platform] = []
+
+    def close(platform: Platform) -> None:
+        platform.close()
+        deadline = time.monotonic() + WAIT_S
+        while platform.reconciler.alive and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert not platform.reconciler.alive
+
+    def open_one(*declared: EndpointSpec, on: FakeCluster = cluster) -> Platform:
+        while opened:
+            close(opened.pop())
+        platform = Platform(settings, on, {})
+        opened.append(platform)
+        platform.open(declared)
+        return platform
+
+    yield open_one
+    while opened:
+        close(opened.pop())
+
+
+@pytest.fixture
+def platform(open_platform: OpenPlatform) -> Platform:
+    return open_platform()
+
+
+@pytest.fixture
+def client_for(platform: Platform) -> Callable[[str | None], httpx.AsyncClient]:
+    """A client of the control API that calls with a key."""
+    app = asgi(platform)
+
+    def make(key: str | None) -> httpx.AsyncClient:
+        headers: Any = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test/v1", headers=headers, timeout=WAIT_S
+        )
+
+    return make
+
+
+@pytest.fixture
+def admin(client_for: Callable[[str | None], httpx.AsyncClient], settings: Settings) -> httpx.AsyncClient:
+    """Calls with the key in HOME/admin.key."""
+    return client_for((settings.home / "admin.key").read_text().strip())

@@ -1,0 +1,82 @@
+"""Platforms on a cluster that is played by a dictionary."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from app.control_plane.platform import Platform
+from app.core.lifecycle import ApplicationStatus, Seen
+from app.core.records import DEFAULT_WORKSPACE, Endpoint
+from app.core.specs import EndpointSpec
+from app.settings import Settings
+from app.store.layout import publish_folder
+from app.store.objects import open_store
+
+WAIT_S = 20
+
+
+class FakeCluster:
+    """Runs what is deployed at once, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.applications: dict[tuple[str, str], Seen] = {}
+        self.deploys: list[tuple[str, str]] = []
+        self.refuses: Callable[[str], bool] = lambda endpoint_id: False
+        self.on_observe: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def observe(self) -> list[Seen]:
+        self.on_observe()
+        with self._lock:
+            return list(self.applications.values())
+
+    def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
+        with self._lock:
+            self.deploys.append((endpoint_id, revision))
+            if self.refuses(endpoint_id):
+                raise RuntimeError("no")
+            self.applications.setdefault((endpoint_id, revision), Seen(endpoint_id, revision, "running", "", 1))
+
+    def remove(self, endpoint_id: str, revision: str) -> None:
+        with self._lock:
+            self.applications.pop((endpoint_id, revision), None)
+
+    def becomes(self, endpoint_id: str, status: ApplicationStatus, reason: str = "") -> None:
+        """All revisions of an endpoint change their status."""
+        with self._lock:
+            for key, app in self.applications.items():
+                if app.endpoint_id == endpoint_id:
+                    self.applications[key] = replace(app, status=status, reason=reason, running_units=0)
+
+
+class NoCluster(FakeCluster):
+    """Forgets whatever is deployed: nothing ever runs."""
+
+    def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
+        self.deploys.append((endpoint_id, revision))
+
+
+def settings_in(home: Path) -> Settings:
+    return Settings.from_environ({"MODELUNIT_HOME": str(home)})
+
+
+def publish_model(settings: Settings, model_id: str = "m-1", name: str = "Model-1") -> None:
+    """Weights in the object store; the content is nobody's business here."""
+    folder = settings.home / "source"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(f'{{"of": "{model_id}"}}')
+    publish_folder(open_store(settings), folder, model_id=model_id, name=name, base_model="b", precision="BF16")
+
+
+def spec(name: str = "demo", **fields: Any) -> EndpointSpec:
+    return EndpointSpec.model_validate({"name": name, "model": "m-1"} | fields)
+
+
+def by_name(platform: Platform) -> dict[str, Endpoint]:
+    return {endpoint.spec.name: endpoint for endpoint in platform.endpoints.find(DEFAULT_WORKSPACE)}
+
+
+def specs(*names: str) -> Sequence[EndpointSpec]:
+    return [spec(name) for name in names]

@@ -1,0 +1,214 @@
+"""From records to the cluster: declared endpoints, revisions, restarts, and the numbers of routing tables."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.control_plane.platform import Platform
+from app.core.lifecycle import revision_of
+from app.core.routing import RoutingTable
+from app.settings import Settings
+from app.store.layout import SNAPSHOT
+from app.store.objects import open_store
+from tests.control_plane.platforms import (
+    WAIT_S,
+    FakeCluster,
+    NoCluster,
+    by_name,
+    publish_model,
+    spec,
+    specs,
+)
+
+OpenPlatform = Callable[..., Platform]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def until_healthy(platform: Platform, *names: str) -> None:
+    def healthy() -> bool:
+        platform.reconciler.nudge()
+        found = by_name(platform)
+        return all(
+            name in found
+            and found[name].state == "healthy"
+            and found[name].observed_generation == found[name].generation
+            for name in names
+        )
+
+    until(healthy)
+
+
+def test_adding_a_declared_endpoint_leaves_the_others_untouched(platform: Platform) -> None:
+    platform.endpoints.declare(specs("one", "two"))
+    until_healthy(platform, "one", "two")
+    before = by_name(platform)
+    platform.endpoints.declare(specs("one", "two", "three"))
+    until_healthy(platform, "three")
+    after = by_name(platform)
+    assert {name: after[name] for name in before} == before
+    assert after["three"].managed_by == "serve_config"
+
+
+def test_a_changed_declaration_is_a_new_wish_for_that_one_alone(platform: Platform) -> None:
+    platform.endpoints.declare(specs("one", "two"))
+    until_healthy(platform, "one", "two")
+    before = by_name(platform)
+    platform.endpoints.declare([spec("one", max_model_len=1024), spec("two")])
+    until_healthy(platform, "one")
+    after = by_name(platform)
+    assert after["two"] == before["two"]
+    assert (after["one"].id, after["one"].generation) == (before["one"].id, before["one"].generation + 1)
+
+
+def test_what_is_declared_no_more_is_deleted_and_the_apis_stay(platform: Platform, cluster: FakeCluster) -> None:
+    platform.endpoints.declare(specs("one", "two"))
+    mine = platform.endpoints.create("default", spec("mine"))
+    until_healthy(platform, "one", "two", "mine")
+    removed = by_name(platform)["two"].id
+    platform.endpoints.declare(specs("one"))
+    found = by_name(platform)
+    assert "two" not in found or found["two"].state == "deleting"
+    until(lambda: set(by_name(platform)) == {"one", "mine"})
+    assert removed not in {endpoint_id for endpoint_id, _ in cluster.applications}
+    assert by_name(platform)["mine"].id == mine.id
+
+
+def test_a_declared_name_that_the_api_holds_is_a_conflict_and_changes_nothing(platform: Platform) -> None:
+    platform.endpoints.create("default", spec("mine"))
+    until_healthy(platform, "mine")
+    before = by_name(platform)
+    platform.endpoints.declare([spec("mine", max_model_len=64)])
+    assert by_name(platform) == before
+
+
+def test_one_failing_deploy_holds_up_no_other(open_platform: OpenPlatform, cluster: FakeCluster) -> None:
+    first: list[str] = []
+
+    def refuses(endpoint_id: str) -> bool:
+        if not first:
+            first.append(endpoint_id)
+        return endpoint_id == first[0]
+
+    cluster.refuses = refuses
+    platform = open_platform(*specs("one", "two", "three"))
+    until(lambda: sum(e.state == "healthy" for e in by_name(platform).values()) == 2)
+    cluster.refuses = lambda _: False
+    until_healthy(platform, "one", "two", "three")
+
+
+def test_an_unknown_machine_type_in_a_serve_config_hurts_no_other(open_platform: OpenPlatform) -> None:
+    platform = open_platform(spec("bad", machine_type="gpu-9"), spec("good"))
+    until_healthy(platform, "good")
+    bad = by_name(platform)["bad"]
+    assert bad.state == "abnormal"
+    assert "machine_type" in bad.reason
+
+
+def test_a_model_published_later_is_found(open_platform: OpenPlatform, settings: Settings) -> None:
+    platform = open_platform(spec("early", model="Model-2"))
+    until(lambda: by_name(platform)["early"].state == "abnormal")
+    assert "Model-2" in by_name(platform)["early"].reason
+    publish_model(settings, "m-2", "Model-2")
+    until_healthy(platform, "early")
+
+
+def test_after_a_restart_on_an_empty_cluster_everything_runs_again(
+    open_platform: OpenPlatform, cluster: FakeCluster
+) -> None:
+    platform = open_platform(*specs("one", "two"))
+    platform.endpoints.create("default", spec("mine"))
+    until_healthy(platform, "one", "two", "mine")
+    before = {name: (e.id, e.revision) for name, e in by_name(platform).items()}
+    again = FakeCluster()
+    platform = open_platform(*specs("one", "two"), on=again)
+    until_healthy(platform, "one", "two", "mine")
+    assert {name: (e.id, e.revision) for name, e in by_name(platform).items()} == before
+    assert set(again.applications) == set(cluster.applications) == set(before.values())
+
+
+def test_no_state_from_before_a_restart_is_shown(open_platform: OpenPlatform) -> None:
+    until_healthy(open_platform(*specs("one")), "one")
+    platform = open_platform(*specs("one"), on=NoCluster())
+    assert by_name(platform)["one"].state == "scheduling"
+    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    assert all(route.targets == () for route in table.routes.values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "restarts"),
+    [
+        ({"engine": {"max_num_seqs": 32}}, True),
+        ({"engine": {"prefix_caching": False}}, True),
+        ({"engine": {"threads": 3}}, True),
+        ({"max_model_len": 64}, True),
+        ({"scale": {"min_units": 1, "max_units": 3}}, False),
+        ({"description": "other words"}, False),
+    ],
+)
+def test_only_what_units_are_told_makes_a_new_revision(
+    platform: Platform, cluster: FakeCluster, fields: dict[str, Any], restarts: bool
+) -> None:
+    platform.endpoints.declare(specs("one"))
+    until_healthy(platform, "one")
+    before = by_name(platform)["one"]
+    platform.endpoints.declare([spec("one", **fields)])
+    until_healthy(platform, "one")
+    after = by_name(platform)["one"]
+    assert (after.revision != before.revision) is restarts
+    until(lambda: set(cluster.applications) == {(after.id, after.revision)})
+    assert len(cluster.deploys) == 2  # also a change in place is deployed
+
+
+def test_a_wish_that_comes_while_a_step_runs_is_not_taken_for_carried_out(
+    platform: Platform, cluster: FakeCluster
+) -> None:
+    platform.endpoints.declare(specs("one"))
+    until_healthy(platform, "one")
+    wishes = [[spec("one", description="newer")]]
+
+    def wish() -> None:
+        if wishes:
+            platform.endpoints.declare(wishes.pop())
+
+    cluster.on_observe = wish
+    cluster.refuses = lambda _: True  # so that the newer wish is never carried out
+    until(lambda: platform.reconciler.nudge() or len(cluster.deploys) > 2)
+    endpoint = by_name(platform)["one"]
+    assert (endpoint.generation, endpoint.observed_generation) == (2, 1)
+
+
+def test_the_same_parts_give_the_same_revision_in_another_process() -> None:
+    program = "from app.core.lifecycle import revision_of; print(revision_of('1', '{\"a\": 1}'))"
+    command = [sys.executable, "-c", program]
+    other = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
+    assert other.stdout.strip() == revision_of("1", '{"a": 1}')
+
+
+def test_routing_tables_only_grow_in_number(open_platform: OpenPlatform, settings: Settings) -> None:
+    store = open_store(settings)
+    numbers = []
+    for names in (("one",), ("one", "two"), ()):
+        platform = open_platform(*specs(*names))
+        until_healthy(platform, *names)
+        until(lambda platform=platform, names=names: set(by_name(platform)) == set(names))
+        numbers.append(RoutingTable.model_validate_json(store.read(SNAPSHOT)).number)
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_waiting_router_hears_of_a_new_table(platform: Platform) -> None:
+    current = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"").number
+    assert platform.tables.wait(current, 0.01) is None
+    platform.endpoints.create("default", spec("one"))
+    newer = platform.tables.wait(current, WAIT_S)
+    assert newer is not None
+    assert RoutingTable.model_validate_json(newer).number > current

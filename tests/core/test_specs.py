@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.field_errors import field_error
+from app.core.specs import EndpointSpec
+
+GOOD = {"name": "demo", "model": "m"}
+
+
+def refusal(**fields: Any) -> Any:
+    with pytest.raises(ValidationError) as caught:
+        EndpointSpec.model_validate(GOOD | fields)
+    return field_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"name": "演示"},
+        {"description": "d" * 256},
+        {"precision": "W8A8_FP8"},
+        {"scale": {"min_units": 1, "max_units": 64}},
+        {"max_model_len": 16},
+        {"engine": {"max_num_seqs": 1, "threads": 1, "kv_cache_bytes": 1 << 20}},
+    ],
+)
+def test_accepted(fields: dict[str, Any]) -> None:
+    spec = EndpointSpec.model_validate(GOOD | fields)
+    assert EndpointSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"name": "1st"}, "name", "starting with a letter"),
+        ({"name": 5}, "name", "name is 5"),
+        ({"description": "d" * 257}, "description", "256"),
+        ({"model": ""}, "model", "length 0"),
+        ({"precision": "FP4"}, "precision", "'BF16'"),
+        ({"scale": {"min_units": 0}}, "scale.min_units", "is 0"),
+        ({"scale": {"max_units": 65}}, "scale.max_units", "is 65"),
+        ({"scale": {"min_units": 3, "max_units": 2}}, "scale", "min_units (3) is above max_units (2)"),
+        ({"scale": {"min_units": "1"}}, "scale.min_units", "a string"),
+        ({"max_model_len": 15}, "max_model_len", "is 15"),
+        ({"max_model_len": 4096.0}, "max_model_len", "4096.0"),
+        ({"engine": {"max_num_seqs": 0}}, "engine.max_num_seqs", "is 0"),
+        ({"engine": {"prefix_caching": "on"}}, "engine.prefix_caching", "a string"),
+        ({"engine": {"strict": 1}}, "engine.strict", "not a field"),
+        ({"colour": "red"}, "colour", "not a field"),
+    ],
+)
+def test_refused_by_name(fields: dict[str, Any], param: str, said: str) -> None:
+    error = refusal(**fields)
+    assert error.param == param
+    assert said in error.message
+
+
+def test_a_spec_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        EndpointSpec.model_validate(GOOD).name = "other"

@@ -1,0 +1,39 @@
+"""A routing table of two workspaces, and the keys to it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from app.core.keys import hash_key, issue_key
+from app.core.routing import Grant, Route, RoutingTable, Target
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+KEY, OTHER_KEY = issue_key(), issue_key()
+
+
+def table(number: int = 7) -> RoutingTable:
+    """ep-1 and ep-down belong to KEY's workspace, ep-theirs to OTHER_KEY's."""
+    targets = (Target(revision="r1", application="ep-1.r-r1"),)
+    common = {"created_at": NOW, "state": "healthy", "targets": targets}
+    down = common | {"state": "scheduling", "reason": "the first unit is starting", "targets": ()}
+    routes = [
+        Route(endpoint_id="ep-1", name="demo", workspace="mine", **common),
+        Route(endpoint_id="ep-down", name="down", workspace="mine", **down),
+        Route(endpoint_id="ep-theirs", name="theirs", workspace="theirs", **common),
+    ]
+    grants = {
+        hash_key(KEY): Grant(workspace="mine", role="inference"),
+        hash_key(OTHER_KEY): Grant(workspace="theirs", role="inference"),
+    }
+    return RoutingTable(number=number, routes={route.endpoint_id: route for route in routes}, grants=grants)
+
+
+class NoControlPlane:
+    """A source that never answers."""
+
+    async def next_table(self, after: int, wait_s: float) -> bytes | None:
+        raise ConnectionError
+
+
+MakeRouter = Callable[..., Any]
+"""See the fixture make_router."""

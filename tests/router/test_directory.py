@@ -1,0 +1,136 @@
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.core.routing import Route, RoutingTable, Target
+from app.router import directory as module
+from app.router.directory import Directory, choose
+from app.store.layout import SNAPSHOT
+from app.store.objects import FileStore
+from tests.router.tables import NoControlPlane, table
+from tests.router.units import WAIT_S
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "objects")
+
+
+class Source:
+    """Gives what the test puts in; an exception is raised."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self.asked_after: list[int] = []
+
+    async def next_table(self, after: int, wait_s: float) -> bytes | None:
+        self.asked_after.append(after)
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            self.answers.put_nowait(table(number).model_dump_json().encode())
+
+
+@asynccontextmanager
+async def following(directory: Directory) -> AsyncIterator[None]:
+    task = asyncio.create_task(directory.follow())
+    try:
+        async with asyncio.timeout(WAIT_S):
+            yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 (the directory tells nobody; `following` bounds the wait)
+        await asyncio.sleep(0.001)
+
+
+async def test_a_router_starts_from_the_snapshot_without_the_control_plane(store: FileStore) -> None:
+    store.write(SNAPSHOT, table(41).model_dump_json().encode())
+    directory = Directory(store, NoControlPlane())
+    assert not directory.loaded
+    await directory.load_snapshot()
+    assert (directory.loaded, directory.table) == (True, table(41))
+    assert not directory.control_plane_reachable
+
+
+@pytest.mark.parametrize("snapshot", [None, b"", b"{", b'{"number": "many"}'])
+async def test_without_a_good_snapshot_it_waits_for_the_control_plane(store: FileStore, snapshot: bytes | None) -> None:
+    if snapshot is not None:
+        store.write(SNAPSHOT, snapshot)
+    source = Source()
+    directory = Directory(store, source)
+    await directory.load_snapshot()
+    assert not directory.loaded
+    source.put(5)
+    async with following(directory):
+        await until(lambda: directory.loaded)
+
+
+async def test_each_new_table_is_taken_and_the_next_one_asked_for(store: FileStore) -> None:
+    store.write(SNAPSHOT, table(1).model_dump_json().encode())
+    source = Source()
+    directory = Directory(store, source)
+    await directory.load_snapshot()
+    held = directory.table
+    async with following(directory):
+        source.put(2)
+        source.answers.put_nowait(None)  # nothing new
+        source.put(3)
+        await until(lambda: len(source.asked_after) == 4)
+    assert directory.table == table(3)
+    assert source.asked_after == [1, 2, 2, 3]
+    assert held == table(1)  # a request keeps the table it began with
+    assert directory.control_plane_reachable
+
+
+async def test_a_failing_source_is_asked_again_and_the_table_kept(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    store.write(SNAPSHOT, table(1).model_dump_json().encode())
+    source = Source()
+    directory = Directory(store, source)
+    await directory.load_snapshot()
+    async with following(directory):
+        source.answers.put_nowait(ConnectionError())
+        source.answers.put_nowait(TimeoutError())
+        source.answers.put_nowait(b"not a table")
+        await until(lambda: len(source.asked_after) == 4)
+        assert directory.table == table(1)
+        source.put(2)
+        await until(lambda: directory.table == table(2))
+    assert source.asked_after == [1, 1, 1, 1, 2]
+
+
+def route(*weights: int) -> Route:
+    targets = tuple(Target(revision=f"r{i}", application=f"a{i}", weight=weight) for i, weight in enumerate(weights))
+    now = datetime(2026, 2, 1, tzinfo=UTC)
+    return Route(endpoint_id="ep", workspace="w", name="n", state="healthy", created_at=now, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [((100,), {"r0": 100}), ((90, 10), {"r0": 90, "r1": 10}), ((0, 100), {"r1": 100}), ((1, 2, 1), {"r0": 25, "r1": 50,
+                                                                                                     "r2": 25})],
+)  # fmt: skip
+def test_traffic_is_split_by_weight(weights: tuple[int, ...], shares: dict[str, int]) -> None:
+    assert Counter(choose(route(*weights), draw / 100)[0] for draw in range(100)) == shares
+
+
+def test_the_application_goes_with_the_revision() -> None:
+    assert choose(route(1, 1), 0.0) == ("r0", "a0")
+    assert choose(route(1, 1), 0.9999999999999999) == ("r1", "a1")
+    assert RoutingTable().number == 0

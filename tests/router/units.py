@@ -1,0 +1,115 @@
+"""Model units as a router sees them: a handle to call, and bytes that arrive at its listener over a real socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.core.errors import PlatformError
+from app.core.frames import Kind, encode
+from app.router.directory import Directory, TableSource
+from app.store.objects import ObjectStore
+
+WAIT_S = 10
+
+
+class Answer:
+    """The engine's side of one call."""
+
+    def __init__(self, token: bytes, writer: asyncio.StreamWriter, body: bytes):
+        self._token = token
+        self._writer = writer
+        self.body = body
+
+    async def head(self, content_type: str = "text/event-stream", status: int = 200) -> None:
+        await self._write(Kind.HEAD, json.dumps({"status": status, "content_type": content_type}).encode())
+
+    async def data(self, data: bytes) -> None:
+        await self._write(Kind.DATA, data)
+
+    async def end(self) -> None:
+        await self._write(Kind.END, b"")
+
+    async def fail(self, error: PlatformError) -> None:
+        await self._write(Kind.FAIL, json.dumps({"status": error.status, "body": error.body()}).encode())
+
+    async def send(self, content_type: str, *parts: bytes) -> None:
+        """A complete answer."""
+        await self.head(content_type)
+        for part in parts:
+            await self.data(part)
+        await self.end()
+
+    async def _write(self, kind: Kind, payload: bytes) -> None:
+        self._writer.write(encode(self._token, kind, payload))
+        await self._writer.drain()
+
+
+Script = Callable[[Answer], Awaitable[None]]
+"""What a unit does with a call. When it returns or raises, so does the handle call, and the socket closes."""
+
+
+class Response:
+    """What a Serve handle call gives: awaitable, and cancelled only on request."""
+
+    def __init__(self, work: Awaitable[None]):
+        self._task = asyncio.ensure_future(work)
+        self.cancelled = asyncio.Event()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.shield(self._task).__await__()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self._task.cancel()
+
+
+class Units:
+    """A handle whose calls follow the scripts in turn; the last one repeats."""
+
+    def __init__(self, *scripts: Script):
+        self._scripts = scripts
+        self.responses: list[Response] = []
+        self.bodies: list[bytes] = []
+        self.applications: list[str] = []
+        self.chat = self  # handle.chat.remote
+
+    def remote(self, token: bytes, router: str, request_id: str, body: bytes) -> Response:
+        script = self._scripts[min(len(self.responses), len(self._scripts) - 1)]
+        response = Response(_run(script, token, router, body))
+        self.responses.append(response)
+        self.bodies.append(body)
+        return response
+
+
+async def _run(script: Script, token: bytes, router: str, body: bytes) -> None:
+    async with _connection(router) as writer:
+        await script(Answer(token, writer, body))
+
+
+@asynccontextmanager
+async def _connection(router: str) -> AsyncIterator[asyncio.StreamWriter]:
+    host, _, port = router.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+class UnitDirectory(Directory):
+    """A directory whose handles lead to the test's units."""
+
+    def __init__(self, store: ObjectStore, source: TableSource, units: Units):
+        super().__init__(store, source)
+        self._units = units
+
+    def handle(self, application: str) -> Any:
+        self._units.applications.append(application)
+        return self._units
+
+
+async def forever(_: Answer) -> None:
+    """Never says anything."""
+    await asyncio.Event().wait()

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+def test_defaults_without_any_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings.from_environ({})
+    assert (settings.http_host, settings.http_port) == ("127.0.0.1", 8000)
+    assert settings.home == tmp_path.resolve() / ".modelunit"
+    assert settings.database == f"sqlite:///{settings.home}/registry.db"
+    assert settings.objects == f"file://{settings.home}/objects"
+    assert settings.run_dir.parent == settings.log_dir.parent == settings.home
+
+
+def test_variables_are_read(tmp_path: Path) -> None:
+    settings = Settings.from_environ(
+        {
+            "MODELUNIT_HOME": str(tmp_path),
+            "MODELUNIT_HTTP_PORT": "9000",
+            "MODELUNIT_DATABASE_URL": "postgresql://db/x",
+            "MODELUNIT_OBJECT_STORE": "s3://bucket/p",
+            "HTTP_PORT": "1",
+            "PATH": "/bin",
+        }
+    )
+    assert (settings.home, settings.http_port) == (tmp_path.resolve(), 9000)
+    assert (settings.database, settings.objects) == ("postgresql://db/x", "s3://bucket/p")
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_environ({"MODELUNIT_HTTP_PORT": "", "MODELUNIT_ADMIN_KEY": ""}) == Settings.from_environ({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_PORT", "0"), ("HTTP_PORT", "65536"), ("HTTP_PORT", "web"), ("S3_ADDRESSING_STYLE", "x")]
+)
+def test_a_wrong_variable_is_named(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^MODELUNIT_{name}: "):
+        Settings.from_environ({f"MODELUNIT_{name}": value})
+
+
+def test_the_admin_key_does_not_show() -> None:
+    assert "mu-secret" not in repr(Settings.from_environ({"MODELUNIT_ADMIN_KEY": "mu-secret"}))
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings.from_environ({}).http_port = 1
