@@ -68,9 +68,9 @@ class ControlPlane:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return asgi(self._platform)
 
-    async def next_table(self, after: int, wait_s: float) -> bytes | None:
+    async def next_table(self, after: int, wait_s: float, router: str) -> bytes | None:
         """For routers: the routing table as JSON once its number is not `after`; None when `wait_s` have passed."""
-        return await asyncio.to_thread(self._platform.tables.wait, after, min(wait_s, 60.0))
+        return await asyncio.to_thread(self._platform.tables.wait, after, min(wait_s, 60.0), router)
 
     async def check_health(self) -> None:
         """Called by Serve: without its loop the control plane must be replaced."""

@@ -16,18 +16,29 @@ from app.store.database import Registry
 from app.store.objects import open_store
 from app.unit.engine import Simulation
 
+ROUTERS_TIMEOUT_S = 3.0
+"""How long "healthy" waits for the routers to know; a router that is away must not hold it up for ever."""
+
 
 class Platform:
     """Registry, services and the reconciler; `open` before use."""
 
-    def __init__(self, settings: Settings, cluster: ClusterPort, simulations: Mapping[str, Simulation]):
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: ClusterPort,
+        simulations: Mapping[str, Simulation],
+        routers_timeout_s: float = ROUTERS_TIMEOUT_S,
+    ):
         lock = threading.RLock()
         store = open_store(settings)
         self._settings = settings
         self.registry = Registry(settings.database)
         self.models = Models(self.registry, store)
         self.tables = RoutingTables(self.registry, store)
-        self.reconciler = Reconciler(self.registry, self.models, self.tables, cluster, lock, simulations)
+        self.reconciler = Reconciler(
+            self.registry, self.models, self.tables, cluster, lock, simulations, routers_timeout_s
+        )
         self.keys = Keys(self.registry, lock)
         self.endpoints = Endpoints(self.registry, self.models, lock, self.reconciler.nudge)
 

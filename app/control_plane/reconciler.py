@@ -21,6 +21,7 @@ from app.unit.engine import Simulation
 BUSY_PERIOD_S = 0.25
 """While anything is on its way."""
 IDLE_PERIOD_S = 2.0
+STOP_TIMEOUT_S = 10.0
 EVERY_ENDPOINT = "*"
 
 log = logging.getLogger("ray.serve")
@@ -45,6 +46,7 @@ class Reconciler:
         cluster: ClusterPort,
         lock: threading.RLock,
         simulations: Mapping[str, Simulation],
+        routers_timeout_s: float,
     ):
         self._registry = registry
         self._models = models
@@ -52,6 +54,7 @@ class Reconciler:
         self._cluster = cluster
         self._lock = lock
         self._simulations = simulations
+        self._routers_timeout_s = routers_timeout_s
         self._carried_out: dict[tuple[str, str], int] = {}
         self._nudged = threading.Event()
         self._stopped = False
@@ -62,9 +65,11 @@ class Reconciler:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the step that runs now."""
+        """End after the step that runs now, and wait for that."""
         self._stopped = True
         self.nudge()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
 
     def nudge(self) -> None:
         """Something changed: do not wait for the next period."""
@@ -108,7 +113,6 @@ class Reconciler:
             except Exception:  # one endpoint never holds up another
                 log.exception("%s of %s failed", type(action).__name__, action.endpoint_id)
         self._write_down(result, endpoints)
-        self._tables.publish()
         waiting = ("scheduling", "upgrading", "scaling")
         return not result.actions and not any(verdict.state in waiting for verdict in result.verdicts.values())
 
@@ -145,36 +149,53 @@ class Reconciler:
         )
 
     def _write_down(self, result: Plan, planned: Mapping[str, Endpoint]) -> None:
-        """Bring the records up to date with what was seen, but never over a newer wish."""
+        """Bring records and routing table up to date with what was seen, but never over a newer wish.
+
+        The routers hear of it first: whoever reads that an endpoint is healthy can call it.
+        """
         with self._lock:
-            for endpoint_id, verdict in result.verdicts.items():
-                endpoint = self._registry.get(Endpoint, endpoint_id)
-                newer = endpoint is None or endpoint.generation != planned[endpoint_id].generation
-                if endpoint is not None and not newer and endpoint.state not in ("deleting", "stopped"):
-                    self._update(endpoint, verdict)
+            coming = self._updates(result, planned)
             for endpoint_id in result.gone:
-                endpoint = self._registry.get(Endpoint, endpoint_id)
-                if endpoint is not None:
+                if endpoint := self._registry.get(Endpoint, endpoint_id):
                     self._registry.put(event(endpoint.workspace, endpoint.id, "deleted", "nothing of it is left"))
                     self._registry.delete(endpoint)
+        self._tables.publish(coming)
+        if any(endpoint.state == "healthy" for endpoint in coming.values()):
+            self._tables.wait_until_taken(self._routers_timeout_s)
+        with self._lock:
+            for updated in self._updates(result, planned).values():
+                self._put(updated, planned[updated.id])
 
-    def _update(self, endpoint: Endpoint, verdict: Verdict) -> None:
-        updated = endpoint.model_copy(
-            update={
-                "state": verdict.state,
-                "reason": verdict.reason,
-                "revision": verdict.serving,
-                "running_units": verdict.running_units,
-                "observed_generation": endpoint.generation if verdict.done else endpoint.observed_generation,
-            }
-        )
-        if updated == endpoint:
-            return
+    def _updates(self, result: Plan, planned: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
+        """The endpoints whose records change, as they will be."""
+        updates = {}
+        for endpoint_id, verdict in result.verdicts.items():
+            endpoint = self._registry.get(Endpoint, endpoint_id)
+            if endpoint is None or endpoint.generation != planned[endpoint_id].generation:
+                continue  # wished anew meanwhile: the next round sees to it
+            updated = _judged(endpoint, verdict)
+            if updated != endpoint:
+                updates[endpoint_id] = updated
+        return updates
+
+    def _put(self, updated: Endpoint, before: Endpoint) -> None:
         notes = []
-        if (updated.state, updated.reason) != (endpoint.state, endpoint.reason):
-            notes.append(event(endpoint.workspace, endpoint.id, updated.state, updated.reason))
-            log.info("endpoint %s is %s %s", endpoint.id, updated.state, updated.reason)
+        if (updated.state, updated.reason) != (before.state, before.reason):
+            notes.append(event(updated.workspace, updated.id, updated.state, updated.reason))
+            log.info("endpoint %s is %s %s", updated.id, updated.state, updated.reason)
         self._registry.put(updated, *notes)
+
+
+def _judged(endpoint: Endpoint, verdict: Verdict) -> Endpoint:
+    return endpoint.model_copy(
+        update={
+            "state": verdict.state,
+            "reason": verdict.reason,
+            "revision": verdict.serving,
+            "running_units": verdict.running_units,
+            "observed_generation": endpoint.generation if verdict.done else endpoint.observed_generation,
+        }
+    )
 
 
 def _revision(spec: UnitSpec) -> str:

@@ -26,7 +26,7 @@ TUNING = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",  # the default of 0.1 s is too short on a busy small machine
     # On a small machine every background wake-up is taken from an engine that owns all cores.
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1.0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
     "RAY_raylet_report_resources_period_milliseconds": "1000",
     "RAY_task_events_report_interval_ms": "10000",
@@ -100,7 +100,8 @@ def start(settings: Settings, variables: Mapping[str, str]) -> RayNode:
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head",
         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true",
-        "--disable-usage-stats", "--no-monitor", f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
+        "--no-monitor", "--include-log-monitor=false",  # nothing here scales nodes or prints to drivers
         *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     settings.log_dir.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,9 @@ class Deadlines:
 
     first_token_s: float = 300.0
     between_tokens_s: float = 120.0
+    """Also how long a caller may take to read what was sent."""
+    answer_s: float = 3600.0
+    """Of an answer that is not streamed: it comes whole."""
 
 
 class Call:
@@ -37,23 +40,26 @@ class Call:
         self._listener = listener
         self._deadlines = deadlines
         self._stream: Stream
-        self._watch: asyncio.Task[None]
+        self._watch: asyncio.Task[None] | None = None
         self._first = b""
 
-    async def start(self, handle: Callable[[], Any], request_id: str, body: bytes) -> None:
-        """Wait for the first bytes of the answer.
+    async def start(self, handle: Callable[[], Any], request_id: str, body: bytes, *, streamed: bool) -> None:
+        """Wait for the first bytes of the answer; one that is not streamed comes whole.
 
         A unit that is lost before it sent anything costs one more attempt on another, never more.
         Raises PlatformError: what the engine refused, a deadline, no unit.
         """
+        deadlines = self._deadlines
+        limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
         for attempt in range(1, ATTEMPTS + 1):
             self._stream = self._listener.open()
+            self._watch = None
             response = handle().chat.remote(self._stream.token, self._listener.address, request_id, body)
             self._watch = asyncio.create_task(_report_loss(response, self._stream))
             _watches.add(self._watch)
             self._watch.add_done_callback(_watches.discard)
             try:
-                self._first = await self._stream.read(self._deadlines.first_token_s, "the first token")
+                self._first = await self._stream.read(*limit)
                 return
             except UnitLost:
                 self.close()
@@ -79,7 +85,9 @@ class Call:
     def close(self) -> None:
         """Stop the work if it still goes on. Never waits."""
         self._listener.close(self._stream)
-        if not self._stream.complete:  # else the unit is about to say so by itself, and there is nothing to cancel
+        if (
+            self._watch and not self._stream.complete
+        ):  # else the unit is about to say so by itself, and there is nothing to cancel
             self._watch.cancel()
 
 

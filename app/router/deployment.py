@@ -51,11 +51,12 @@ class RouterArgs(BaseModel):
     body_limit_bytes: int = Field(8 << 20, ge=1024, le=32 << 20)
     first_token_timeout_s: float = Field(300.0, gt=0)
     between_tokens_timeout_s: float = Field(120.0, gt=0)
+    answer_timeout_s: float = Field(3600.0, gt=0)
 
 
 def asgi(args: RouterArgs, directory: Directory, listener: TokenListener) -> ASGIApp:
     """The router's HTTP surface over its parts."""
-    deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s)
+    deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s, args.answer_timeout_s)
     chat = ChatCompletions(directory, listener, deadlines, args.body_limit_bytes)
 
     platform = PlatformProxy(args.serve_proxy_url, args.body_limit_bytes)

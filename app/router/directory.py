@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from app.store.objects import ObjectMissing, ObjectStore
 
 POLL_WAIT_S = 20.0
 POLL_DEADLINE_S = 30.0
-RETRY_S = 1.0
+RETRY_S = 0.2
 
 log = logging.getLogger("ray.serve")
 
@@ -30,10 +31,13 @@ class TableSource(Protocol):
 class ControlPlaneSource:
     """The control plane, by its Serve handle."""
 
+    def __init__(self) -> None:
+        self._router = secrets.token_hex(8)
+
     async def next_table(self, after: int, wait_s: float) -> bytes | None:
         """See TableSource."""
         handle = serve.get_deployment_handle("control_plane", "control_plane", _check_exists=False)
-        response = handle.next_table.remote(after, wait_s)
+        response = handle.next_table.remote(after, wait_s, self._router)
         try:
             async with asyncio.timeout(POLL_DEADLINE_S):
                 table: bytes | None = await response

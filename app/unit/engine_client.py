@@ -43,6 +43,9 @@ class EngineClient(asyncio.Protocol):
         try:
             async with asyncio.timeout(timeout_s):
                 await client._ready
+        except asyncio.CancelledError:
+            client.close()
+            raise
         except TimeoutError:
             client.close()
             raise EngineStartError(f"the engine was not ready after {timeout_s:.0f} s") from None

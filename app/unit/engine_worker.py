@@ -78,8 +78,14 @@ class _Worker(asyncio.Protocol):
 
     async def run(self) -> None:
         self._unit, _ = await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._socket)
+        starting = asyncio.create_task(_start(self._launch))
+        leaving = asyncio.create_task(self._unit_gone.wait())
+        await asyncio.wait({starting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            return  # the process ends, and with it whatever the start is stuck in
+        leaving.cancel()
         try:
-            self._engine = await _start(self._launch)
+            self._engine = starting.result()
         except Exception as error:
             log.exception("the engine could not start")
             self._tell(NO_STREAM, Kind.FAILED, _last_words(error, Path(self._launch.log_file)).encode())

@@ -85,7 +85,7 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(platform: Platfo
 
     def begin() -> "subprocess.Popen[str]":
         process = machine.start("up", "--config", str(config))
-        until(lambda: (machine.home / "serve.json").exists(), "Ray to run")
+        until((machine.home / "serve.json").exists, "Ray to run")
         return process
 
     interrupted = begin()

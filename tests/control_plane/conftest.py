@@ -46,7 +46,7 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
     def open_one(*declared: EndpointSpec, on: FakeCluster = cluster) -> Platform:
         while opened:
             close(opened.pop())
-        platform = Platform(settings, on, {})
+        platform = Platform(settings, on, {}, routers_timeout_s=0)
         opened.append(platform)
         platform.open(declared)
         return platform

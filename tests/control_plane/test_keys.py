@@ -106,7 +106,7 @@ def test_the_admin_key_survives_a_restart(open_platform: Callable[[], Platform],
 def test_a_given_admin_key_is_taken_and_a_wrong_one_refused(settings: Settings) -> None:
     key = issue_key()
     given = settings.model_copy(update={"admin_key": key})
-    platform = Platform(given, FakeCluster(), {})
+    platform = Platform(given, FakeCluster(), {}, routers_timeout_s=0)
     platform.registry.migrate()
     with pytest.raises(ValueError, match="MODELUNIT_ADMIN_KEY") as caught:
         platform.keys.ensure_admin(given.model_copy(update={"admin_key": "mu-secret"}))

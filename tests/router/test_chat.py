@@ -176,7 +176,7 @@ async def test_what_the_engine_refuses_is_passed_on(make_router: MakeRouter, err
 
 
 async def test_no_first_token_in_time_504_and_the_work_is_cancelled(make_router: MakeRouter) -> None:
-    router = await make_router(forever, first_token_timeout_s=0.05)
+    router = await make_router(forever, first_token_timeout_s=0.05, answer_timeout_s=0.05)
     for stream in (False, True):
         answer = await router.http().post(CHAT, json=body(stream=stream))
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
@@ -195,6 +195,6 @@ async def test_frames_for_nobody_and_nonsense_hurt_no_other_answer(make_router: 
         answer._writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         await asyncio.Event().wait()
 
-    router = await make_router(nonsense, noisy, first_token_timeout_s=0.2)
+    router = await make_router(nonsense, noisy, first_token_timeout_s=0.2, answer_timeout_s=0.2)
     both: list[httpx.Response] = await asyncio.gather(*(router.http().post(CHAT, json=body()) for _ in range(2)))
     assert sorted(answer.status_code for answer in both) == [200, 504]

@@ -11,6 +11,9 @@ from app.control_plane.api.pages import PageDep
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
 
+TAKEN_TIMEOUT_S = 1.0
+"""How long an answer waits for the routers to know."""
+
 router = APIRouter(prefix="/v1/api-keys", tags=["api keys"])
 
 
@@ -30,6 +33,7 @@ def issue(new: NewKey, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
     """Issue a key. `key` is in this answer and nowhere else, ever."""
     record, key = platform.keys.issue(caller.workspace, new.role, new.description)
     platform.tables.publish()
+    platform.tables.wait_until_taken(TAKEN_TIMEOUT_S)
     return {**_show(record), "key": key}
 
 
@@ -47,3 +51,4 @@ def revoke(
     confirmed(confirm)
     platform.keys.revoke(caller.workspace, key_id)
     platform.tables.publish()
+    platform.tables.wait_until_taken(TAKEN_TIMEOUT_S)

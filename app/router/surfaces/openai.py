@@ -50,7 +50,7 @@ class ChatCompletions:
         self, call: Call, application: str, revision: str, body: bytes, stream: bool, scope: Scope, send: Send
     ) -> None:
         try:
-            await call.start(lambda: self._directory.handle(application), request_id(scope), body)
+            await call.start(lambda: self._directory.handle(application), request_id(scope), body, streamed=stream)
             headers = [
                 (b"content-type", call.content_type.encode()),
                 (b"x-modelunit-revision", revision.encode()),
@@ -64,7 +64,8 @@ class ChatCompletions:
             await send({"type": "http.response.start", "status": call.status, "headers": headers + STREAM_HEADERS})
             try:
                 async for part in call.parts():
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    async with asyncio.timeout(self._deadlines.between_tokens_s):
+                        await send({"type": "http.response.body", "body": part, "more_body": True})
                 tail = b""
             except PlatformError as error:
                 tail = error_event(error)
