@@ -91,6 +91,10 @@ class UnitLost(Unavailable):
     code = "unit_lost"
 
 
+class UnitGone(UnitLost):
+    """The model unit was gone before it began with the request."""
+
+
 class DeadlineExceeded(PlatformError):
     status, type, code = 504, "timeout_error", "deadline_exceeded"
 

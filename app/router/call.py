@@ -9,12 +9,15 @@ from typing import Any
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from app.core.errors import InternalError, PlatformError, Unavailable, UnitLost
+from app.core.errors import InternalError, PlatformError, Unavailable, UnitGone, UnitLost
 from app.router.stream import Stream, TokenListener
 
 END_GRACE_S = 10.0
 """How long the last bytes may take once the unit says that the answer is complete."""
 ATTEMPTS = 2
+RETRY_PAUSE_S = 0.25
+MAX_TRIES = 40
+"""Ten seconds: several times what Serve takes to notice that a replica has died."""
 
 log = logging.getLogger("ray.serve")
 
@@ -46,12 +49,14 @@ class Call:
     async def start(self, handle: Callable[[], Any], request_id: str, body: bytes, *, streamed: bool) -> None:
         """Wait for the first bytes of the answer; one that is not streamed comes whole.
 
-        A unit that is lost before it sent anything costs one more attempt on another, never more.
+        A unit that is lost before it sent anything costs one more attempt on another, never more, since it may be the
+        request that ends units. One that was gone already costs nothing but a pause, until Serve has noticed it too.
         Raises PlatformError: what the engine refused, a deadline, no unit.
         """
         deadlines = self._deadlines
         limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
-        for attempt in range(1, ATTEMPTS + 1):
+        lost = 0
+        for _ in range(MAX_TRIES):
             self._stream = self._listener.open()
             self._watch = None
             response = handle().chat.remote(self._stream.token, self._listener.address, request_id, body)
@@ -61,11 +66,14 @@ class Call:
             try:
                 self._first = await self._stream.read(*limit)
                 return
-            except UnitLost:
+            except UnitLost as error:
                 self.close()
-                if attempt == ATTEMPTS:
+                lost += not isinstance(error, UnitGone)
+                if lost == ATTEMPTS:
                     raise
-                log.warning("request %s lost its unit before the first byte; trying once more", request_id)
+                log.warning("request %s lost its unit before the first byte; trying again", request_id)
+                await asyncio.sleep(RETRY_PAUSE_S)
+        raise Unavailable("This endpoint lost its units; others are starting.")
 
     @property
     def status(self) -> int:
@@ -102,9 +110,10 @@ async def _report_loss(response: Any, stream: Stream) -> None:
         response.cancel()
         stream.fail(UnitLost("The request was cancelled."))
     except PlatformError as error:
-        stream.fail(error if not isinstance(error, UnitLost) else UnitLost(error.message))
-    except RayActorError:
-        stream.fail(UnitLost("The model unit stopped working before the answer was complete."))
+        kind = next((kind for kind in (UnitGone, UnitLost) if isinstance(error, kind)), None)
+        stream.fail(kind(error.message) if kind else error)
+    except RayActorError:  # a unit that dies with calls in flight answers them first, so this one came too late
+        stream.fail(UnitGone("The model unit stopped working."))
     except BackPressureError:
         stream.fail(Unavailable("Every unit of this endpoint is busy and its queue is full."))
     except DeploymentUnavailableError:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import cast
 
-from app.core.errors import EngineStartError, UnitLost
+from app.core.errors import EngineStartError, UnitGone, UnitLost
 from app.core.frames import PIECE_BYTES, FrameReader, Kind, encode
 from app.unit import engine_host
 from app.unit.engine import EngineDied, EngineLaunch
@@ -78,7 +78,7 @@ class EngineClient(asyncio.Protocol):
         Cancelling aborts the engine's work. Raises UnitLost when the engine died or cannot reach the router.
         """
         if self.died.is_set():
-            raise UnitLost("The model unit stopped working.")
+            raise UnitGone("The model unit stopped working.")
         call = self._calls[token] = asyncio.get_running_loop().create_future()
         header = json.dumps({"router": router, "request_id": request_id}).encode()
         self._process.write(encode(token, Kind.CALL, header + b"\n" + body))

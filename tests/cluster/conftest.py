@@ -38,6 +38,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @dataclass
 class Machine:
     """A HOME and a port; `modelunit` runs there."""
@@ -56,6 +63,7 @@ class Machine:
         )  # fmt: skip
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Returns at the end of its output: nothing that the command left running holds it open."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=START_TIMEOUT_S)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)

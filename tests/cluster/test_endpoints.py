@@ -64,7 +64,7 @@ def test_an_endpoint_that_cannot_start_says_why_in_the_engines_own_words(platfor
         "name": "tiny-cache",
         "model": "SmolLM2-135M-Instruct",
         "max_model_len": 8192,
-        "engine": {"kv_cache_bytes": 1 << 20},
+        "engine": {"kv_cache_bytes": 16 << 20},
     }
     created = platform.http.post("/platform/v1/endpoints", json=body)
     assert created.status_code == 202

@@ -10,7 +10,7 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
-from app.core.errors import BadRequest, InternalError, TooManyRequests, Unavailable, UnitLost
+from app.core.errors import BadRequest, InternalError, TooManyRequests, Unavailable, UnitGone, UnitLost
 from app.core.keys import issue_key
 from tests.router.tables import OTHER_KEY, MakeRouter
 from tests.router.units import WAIT_S, Answer, Script, forever
@@ -135,7 +135,14 @@ async def test_a_unit_lost_before_the_first_byte_costs_one_more_try(make_router:
     assert len(router.units.responses) == 2
 
 
-@pytest.mark.parametrize("loss", [lost, lost_link])
+async def test_units_that_were_gone_already_cost_no_try(make_router: MakeRouter) -> None:
+    gone = raising(UnitGone("gone"))
+    router = await make_router(gone, lost, gone, lost_link, whole)
+    answer = await router.http().post(CHAT, json=body())
+    assert (answer.status_code, answer.content) == (200, WHOLE)
+
+
+@pytest.mark.parametrize("loss", [raising(UnitLost("gone")), lost_link])
 async def test_two_lost_units_are_enough(make_router: MakeRouter, loss: Script) -> None:
     router = await make_router(loss)
     answer = await router.http().post(CHAT, json=body())
