@@ -123,7 +123,7 @@ def build(spec: UnitSpec, *, version: str, resources: dict[str, Any], min_units:
     """The Serve application of one endpoint revision.
 
     `version` decides whether Serve restarts replicas: Serve itself makes up a random one at each deploy, which would
-    restart every unit, so it is set through the private `_internal` flag (pinned by tests/unit/test_deployment.py).
+    restart every unit, so it is set through the private `_internal` flag (pinned by tests/cluster/test_endpoints.py).
     """
     scale: dict[str, Any] = (
         {"num_replicas": min_units}

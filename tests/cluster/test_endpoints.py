@@ -45,6 +45,22 @@ def test_a_changed_engine_setting_replaces_the_units_without_a_failed_request(pl
     until(lambda: not set(platform.engine_pids("steady")) & set(old_pids), "the old units to leave")
 
 
+def test_a_changed_scale_range_keeps_the_units(platform: Platform) -> None:
+    """Pins what Serve does with a version that we set: the same one again changes in place."""
+    before = platform.engine_pids("crashing")
+    old = platform.endpoint("crashing")
+    wider = {**CRASHING, "scale": {"min_units": 1, "max_units": 2}}
+    platform.deploy(DEMO, STEADY, wider, simulations=SIMULATIONS)
+    until(lambda: platform.endpoint("crashing")["generation"] > old["generation"], "the wish")
+    now = platform.wait_for("crashing", "healthy")
+    assert now["revision"] == old["revision"]
+    assert platform.engine_pids("crashing") == before
+    platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
+    until(lambda: platform.endpoint("crashing")["generation"] > now["generation"], "the wish")
+    platform.wait_for("crashing", "healthy")
+    assert platform.engine_pids("crashing") == before
+
+
 def test_an_endpoint_created_over_the_api_serves_and_is_deleted(platform: Platform) -> None:
     created = platform.http.post("/platform/v1/endpoints", json={"name": "by-api", "model": "SmolLM2-135M-Instruct"})
     assert created.status_code == 202

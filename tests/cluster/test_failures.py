@@ -1,16 +1,21 @@
 """What callers and operators see when parts die."""
 
+import json
 import os
 import signal
 import threading
+from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
 
+from app.settings import Settings
 from tests.cluster.conftest import Platform, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+SOAK_ROUNDS = 50
 
 
 def body(platform: Platform, name: str, max_tokens: int, stream: bool) -> dict[str, Any]:
@@ -22,7 +27,8 @@ def body(platform: Platform, name: str, max_tokens: int, stream: bool) -> dict[s
     }
 
 
-def test_killing_an_engine_ends_its_streams_with_an_error_and_the_endpoint_recovers(platform: Platform) -> None:
+def kill_under_load(platform: Platform) -> dict[str, int]:
+    """Kill an engine under eight running streams and one request without a byte; what became of them."""
     request = body(platform, "crashing", 10_000, stream=True)
     texts = [""] * 8
     flowing = [threading.Event() for _ in texts]
@@ -46,14 +52,41 @@ def test_killing_an_engine_ends_its_streams_with_an_error_and_the_endpoint_recov
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
-    for text in texts:
-        assert '"error"' in text.rstrip().splitlines()[-1]
-        assert "[DONE]" not in text
-    assert late.status_code == 200
     platform.wait_for("crashing", "healthy")
+    assert not set(platform.engine_pids("crashing")) & set(victims)
+    return {
+        "streams": len(texts),
+        "ended_with_an_error_event": sum('"error"' in text.rstrip().splitlines()[-1] for text in texts),
+        "ended_with_done": sum("[DONE]" in text for text in texts),
+        "without_a_byte": 1,
+        "answered_by_the_next_unit": int(late.status_code == 200),
+    }
+
+
+LOSSLESS = {
+    "streams": 8,
+    "ended_with_an_error_event": 8,
+    "ended_with_done": 0,
+    "without_a_byte": 1,
+    "answered_by_the_next_unit": 1,
+}
+
+
+def test_killing_an_engine_ends_its_streams_with_an_error_and_the_endpoint_recovers(platform: Platform) -> None:
+    assert kill_under_load(platform) == LOSSLESS
     kinds = platform.events("crashing")
     assert kinds[-2:] == ["abnormal", "healthy"]
-    assert not set(platform.engine_pids("crashing")) & set(victims)
+
+
+@pytest.mark.soak
+def test_killing_engines_again_and_again(platform: Platform) -> None:
+    total: Counter[str] = Counter(rounds=SOAK_ROUNDS)
+    for _ in range(SOAK_ROUNDS):
+        total.update(kill_under_load(platform))
+    home = Settings.from_environ().home
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "soak.json").write_text(json.dumps({"engine_kills": total}, indent=2))
+    assert total == Counter(rounds=SOAK_ROUNDS, **{name: count * SOAK_ROUNDS for name, count in LOSSLESS.items()})
 
 
 def test_a_caller_that_leaves_frees_the_real_engine(platform: Platform) -> None:
