@@ -1,6 +1,7 @@
 """`modelunit`: the platform for a person at a terminal."""
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from app.local import StartFailed
 from app.local.platform import api_client, curl_line, down, running, up
+from app.local.ray_node import TUNING
 from app.local.serve_config import LOCAL
 from app.settings import Settings
 
@@ -72,6 +74,15 @@ def up_command(
         f"try it:         {curl_line(found)}",
     ]
     output.print("\n".join(lines), markup=False)
+
+
+@app.command("env")
+def env_command(as_json: AsJson = False) -> None:
+    """Print the variables that every Ray node of a platform runs with, for `eval "$(modelunit env)"`."""
+    if as_json:
+        output.print_json(json.dumps(TUNING))
+        return
+    output.print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in TUNING.items()), markup=False)
 
 
 @app.command("down")

@@ -117,3 +117,11 @@ def test_a_stale_state_file_is_no_platform(home: Path) -> None:
     (home / "serve.json").write_text("{")
     assert modelunit("status").exit_code == 1
     assert Settings.from_environ().home == home.resolve()
+
+
+def test_env_prints_what_a_shell_can_take(home: Path) -> None:
+    shown = modelunit("env")
+    assert shown.exit_code == 0
+    assert "export RAY_SERVE_LOG_TO_STDERR=0" in shown.stdout.splitlines()
+    variables = json.loads(modelunit("env", "--json").stdout)
+    assert len(shown.stdout.splitlines()) == len(variables)

@@ -84,6 +84,7 @@ def test_cluster_starts_ray_with_the_token_the_environment_and_the_pinned_python
     assert "RAY_AUTH_MODE=token" in environment
     assert "PATH=~/modelunit/.venv/bin:$PATH" in environment
     assert ". ~/modelunit.env" in environment
+    assert 'eval "$(modelunit env)"' in environment
     assert "--dashboard-host=127.0.0.1" in start or role == "worker"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from app import processes
 from app.local import StartFailed
 from app.local.files import write_private
-from app.local.ports import free_ports
+from app.local.ports import free_port, free_ports
 from app.settings import Settings
 
 START_TIMEOUT_S = 120
@@ -35,7 +35,7 @@ TUNING = {
     "RAY_DASHBOARD_AGENT_CHECK_PARENT_INTERVAL_S": "2",
     "REPORTER_UPDATE_INTERVAL_MS": "15000",
 }
-"""What every Ray process of a platform runs with; cluster.yaml sets the same."""
+"""What every Ray process of a platform runs with; cluster.yaml sets the same by `modelunit env`."""
 
 _PORTS = (
     "port",
@@ -89,6 +89,7 @@ def environment(settings: Settings, run_id: str, tuning: Mapping[str, str] = TUN
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings)),
         # Ray would swap 127.0.0.1 for the machine's own address, and then listen on every interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "DASHBOARD_METRIC_PORT": str(free_port()),  # a fixed one by default: two platforms would share it
         # Ray's jobs and agents take `python` from here.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
