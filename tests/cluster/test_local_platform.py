@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -67,10 +68,19 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(tmp_path: Path) -> N
     assert not (tmp_path / "run" / "run_id").exists()
 
 
-def test_interrupted_and_killed_starts_leave_nothing_in_the_way(platform: Platform, tmp_path: Path) -> None:
-    """Beside another platform: Ctrl-C, then kill -9, then a folder with a missing file, then the end."""
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Another HOME and port; whatever a failing test leaves there is stopped."""
     machine = Machine(tmp_path / "home", free_port())
     machine.home.mkdir()
+    yield machine
+    machine.run("down")
+
+
+def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
+    platform: Platform, machine: Machine, tmp_path: Path
+) -> None:
+    """Beside another platform: Ctrl-C, then kill -9, then a folder with a missing file, then the end."""
     config = machine.write_config({"name": "first", "model": MODEL})
 
     def begin() -> "subprocess.Popen[str]":
