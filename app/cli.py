@@ -88,7 +88,7 @@ def env_command(as_json: AsJson = False) -> None:
 @app.command("down")
 def down_command() -> None:
     """Stop what `up` started; data stay."""
-    count = down(_settings())
+    count = down(_settings(), lambda text: errors.print(text, markup=False))
     output.print(f"stopped {count} processes" if count else "nothing was running")
 
 

@@ -23,6 +23,8 @@ class Settings(BaseModel):
     s3_region: str | None = None
     s3_addressing_style: str = Field("auto", pattern="^(auto|path|virtual)$")
     admin_key: str | None = Field(None, repr=False)
+    serve_proxy_url: str = "http://127.0.0.1:8001"
+    """Serve's own proxy on this node, behind which the control plane is; `up` sets it."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -35,10 +37,14 @@ class Settings(BaseModel):
             raise ValueError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
         return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
 
-    def to_environ(self) -> dict[str, str]:
-        """The variables that say the same, for the processes we start."""
+    def to_environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """`environ` with variables that say just this, for the processes we start.
+
+        Those of the caller's own platform are left out: a benchmark or a test must not reach its registry.
+        """
+        others = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
         values = self.model_dump(exclude_none=True)
-        return {PREFIX + name.upper(): str(value) for name, value in values.items()}
+        return others | {PREFIX + name.upper(): str(value) for name, value in values.items()}
 
     @property
     def database(self) -> str:

@@ -1,5 +1,6 @@
 """What every HTTP surface shares: the request ID, and the one place that renders errors."""
 
+import asyncio
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import BadRequest, InternalError, NotFound, PlatformError, TooLarge
 
+BODY_TIMEOUT_S = 60.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("ray.serve")
@@ -99,8 +101,13 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         raise too_large
     chunks: list[bytes] = []
     size = 0
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise BadRequest(f"The body was not complete after {BODY_TIMEOUT_S:.0f} s.") from None
         if message["type"] == "http.disconnect":
             raise BadRequest("The caller left before the body was complete.")
         chunk = message.get("body", b"")

@@ -11,6 +11,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from app.core.specs import MACHINE_TYPES, EndpointSpec
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ["local", "production"]
@@ -44,7 +45,7 @@ def test_serve_config_keeps_serves_proxy_inside_and_logs_no_requests(config: Ser
     assert config.logging_config is not None
     assert not config.logging_config.enable_access_log
     router, control_plane = config.applications
-    assert router.args["serve_proxy_url"] == f"http://{LOOPBACK}:{config.http_options.port}"
+    assert Settings.model_fields["serve_proxy_url"].default == f"http://{LOOPBACK}:{config.http_options.port}"
     assert (router.route_prefix, control_plane.route_prefix) == ("/", "/platform")
 
 

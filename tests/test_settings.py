@@ -50,3 +50,12 @@ def test_the_admin_key_does_not_show() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings.from_environ({}).http_port = 1
+
+
+def test_started_processes_hear_of_these_settings_alone() -> None:
+    ours = Settings(home=Path("/h"), http_port=1234)
+    given = {"PATH": "/bin", "MODELUNIT_DATABASE_URL": "postgresql://theirs", "MODELUNIT_ADMIN_KEY": "mu-theirs"}
+    told = ours.to_environ(given)
+    assert told["PATH"] == "/bin"
+    assert "theirs" not in "".join(told.values())
+    assert Settings.from_environ(told) == ours.model_copy(update={"home": Path("/h")})

@@ -88,7 +88,7 @@ def platform(settings: Settings, threads: int, model: Path) -> Iterator[Started]
         key = Path(running.admin_key_file).read_text().strip()
         yield Started(Server(running.base_url, running.endpoint_id, key, model), took, running)
     finally:
-        down(settings)
+        down(settings, lambda _: None)
 
 
 def _answers(server: Server) -> bool:

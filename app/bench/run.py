@@ -74,7 +74,7 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
 def _model(settings: Settings, say: Say) -> Path:
     say("preparing the model")
     command = [sys.executable, "-m", "app.weights.prepare"]
-    environment = {**os.environ, **settings.to_environ()}
+    environment = settings.to_environ()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=600)
     path = open_store(settings).local_path(version_prefix(DEMO_ID, "BF16") + "config.json")
     assert path

@@ -6,7 +6,7 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus, ReplicaState
 from ray.serve.schema import ServeStatus as _ServeStatus
 
-from app.core.errors import EngineStartError
+from app.core.errors import EngineStartError, without_paths
 from app.core.lifecycle import ApplicationStatus as Status
 from app.core.lifecycle import Seen, application_name, parse_application_name
 
@@ -61,4 +61,4 @@ def _reason(texts: list[str]) -> str:
         if reason := EngineStartError.reason_in(text):
             return reason[:_REASON_LIMIT]
     last = next((text.strip().splitlines()[-1] for text in texts if text.strip()), "")
-    return last[:_REASON_LIMIT]
+    return without_paths(last)[:_REASON_LIMIT]

@@ -1,6 +1,7 @@
 """The control plane: one replica that owns the registry, the reconciler and the control API."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,6 +22,10 @@ from app.settings import Settings
 from app.unit.engine import Simulation
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary, error_response
 
+SHUTDOWN_TIMEOUT_S = 1.0
+"""Routers wait in long-polls, which would keep an old reconciler alive beside its successor."""
+MAX_ROUTERS = 64
+
 
 class ControlPlaneArgs(BaseModel):
     """`args` of the control plane's application in a serve config."""
@@ -29,6 +34,8 @@ class ControlPlaneArgs(BaseModel):
 
     endpoints: list[EndpointSpec] = []
     """Endpoints declared here; 'serve deploy' of an edited file adds, changes or removes just those."""
+    resources: dict[str, float] = {}
+    """Ray resources that tie it to a node, such as {"head": 0.001}: its HOME holds the admin key."""
     simulations: dict[str, Simulation] = {}
     """For tests: endpoints (by name, or '*') that run the simulated engine instead of vLLM."""
 
@@ -63,6 +70,7 @@ class ControlPlane:
         keep_grpc_on_loopback()
         parsed = ControlPlaneArgs.model_validate_json(args)
         self._platform = Platform(Settings.from_environ(), Cluster(), parsed.simulations)
+        self._waiting = ThreadPoolExecutor(MAX_ROUTERS, "routers")  # Ray gives a replica without CPUs five threads
         await asyncio.to_thread(self._platform.open, parsed.endpoints)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -70,7 +78,8 @@ class ControlPlane:
 
     async def next_table(self, after: int, wait_s: float, router: str) -> bytes | None:
         """For routers: the routing table as JSON once its number is not `after`; None when `wait_s` have passed."""
-        return await asyncio.to_thread(self._platform.tables.wait, after, min(wait_s, 60.0), router)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._waiting, self._platform.tables.wait, after, min(wait_s, 60.0), router)
 
     async def check_health(self) -> None:
         """Called by Serve: without its loop the control plane must be replaced."""
@@ -87,6 +96,7 @@ def build(args: ControlPlaneArgs) -> Any:
     deployment = serve.deployment(serve.ingress()(ControlPlane), name="control_plane").options(
         num_replicas=1,
         max_ongoing_requests=1024,
-        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=SHUTDOWN_TIMEOUT_S,
+        ray_actor_options={"num_cpus": 0, "resources": args.resources},
     )
     return deployment.bind(args.model_dump_json())

@@ -1,7 +1,8 @@
 """The control plane's services, put together once."""
 
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 from app.control_plane.reconciler import ClusterPort, Reconciler
@@ -29,6 +30,7 @@ class Platform:
         cluster: ClusterPort,
         simulations: Mapping[str, Simulation],
         routers_timeout_s: float = ROUTERS_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ):
         lock = threading.RLock()
         store = open_store(settings)
@@ -37,14 +39,14 @@ class Platform:
         self.models = Models(self.registry, store)
         self.tables = RoutingTables(self.registry, store)
         self.reconciler = Reconciler(
-            self.registry, self.models, self.tables, cluster, lock, simulations, routers_timeout_s
+            self.registry, self.models, self.tables, cluster, lock, simulations, routers_timeout_s, clock
         )
         self.keys = Keys(self.registry, lock)
         self.endpoints = Endpoints(self.registry, self.models, lock, self.reconciler.nudge)
 
     def open(self, declared: Iterable[EndpointSpec]) -> None:
         """Bring the registry up to date, take over what the serve config declares, and begin to reconcile."""
-        self._settings.home.mkdir(parents=True, exist_ok=True)
+        self._settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.registry.migrate()
         if self.registry.get(Workspace, DEFAULT_WORKSPACE) is None:
             now = datetime.now(UTC)

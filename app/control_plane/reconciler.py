@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from app import __version__
@@ -22,6 +22,8 @@ BUSY_PERIOD_S = 0.25
 """While anything is on its way."""
 IDLE_PERIOD_S = 2.0
 STOP_TIMEOUT_S = 10.0
+RETRY_FAILED_S = 60.0
+RETRY_FAILED_MAX_S = 1800.0
 EVERY_ENDPOINT = "*"
 
 log = logging.getLogger("ray.serve")
@@ -47,6 +49,7 @@ class Reconciler:
         lock: threading.RLock,
         simulations: Mapping[str, Simulation],
         routers_timeout_s: float,
+        clock: Callable[[], float],
     ):
         self._registry = registry
         self._models = models
@@ -55,6 +58,9 @@ class Reconciler:
         self._lock = lock
         self._simulations = simulations
         self._routers_timeout_s = routers_timeout_s
+        self._clock = clock
+        self._failed: dict[tuple[str, str], tuple[float, float]] = {}
+        """(endpoint ID, revision) -> when to try again (0: being tried), and how long that wait is."""
         self._carried_out: dict[tuple[str, str], int] = {}
         self._nudged = threading.Event()
         self._stopped = False
@@ -103,7 +109,9 @@ class Reconciler:
         if problems:
             self._models.adopt()  # what is missing may have been published meanwhile
         wanted = {endpoint_id: _revision(spec) for endpoint_id, spec in specs.items()}
-        result = plan(endpoints.values(), wanted, problems, self._cluster.observe(), self._carried_out)
+        seen = self._cluster.observe()
+        self._retry_failed(seen)
+        result = plan(endpoints.values(), wanted, problems, seen, self._carried_out)
         for action in result.actions:
             try:
                 if isinstance(action, Deploy):
@@ -115,6 +123,24 @@ class Reconciler:
         self._write_down(result, endpoints)
         waiting = ("scheduling", "upgrading", "scaling")
         return not result.actions and not any(verdict.state in waiting for verdict in result.verdicts.values())
+
+    def _retry_failed(self, seen: list[Seen]) -> None:
+        """Take away an application that failed to start, so that it is deployed again: what it lacked may be there now.
+
+        At first after RETRY_FAILED_S, then after twice as long each time.
+        """
+        for app in seen:
+            if app.status != "failed":
+                continue
+            key = (app.endpoint_id, app.revision)
+            due_at, wait_s = self._failed.get(key, (0.0, RETRY_FAILED_S / 2))
+            if not due_at:
+                wait_s = min(wait_s * 2, RETRY_FAILED_MAX_S)
+                self._failed[key] = (self._clock() + wait_s, wait_s)
+            elif self._clock() >= due_at:
+                self._failed[key] = (0.0, wait_s)
+                self._cluster.remove(*key)
+        self._failed = {key: when for key, when in self._failed.items() if key in self._carried_out}
 
     def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec) -> None:
         machine = MACHINE_TYPES[endpoint.spec.machine_type]
@@ -165,6 +191,7 @@ class Reconciler:
         with self._lock:
             for updated in self._updates(result, planned).values():
                 self._put(updated, planned[updated.id])
+        self._tables.publish()  # a key that was issued meanwhile published without what was coming
 
     def _updates(self, result: Plan, planned: Mapping[str, Endpoint]) -> dict[str, Endpoint]:
         """The endpoints whose records change, as they will be."""

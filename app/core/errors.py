@@ -9,6 +9,8 @@ PlatformError
 └── Conflict 409              └── DeadlineExceeded 504
 """
 
+import re
+
 
 class PlatformError(Exception):
     """An expected failure with a message that is safe to show: no prompt, path or secret in it.
@@ -99,6 +101,14 @@ class DeadlineExceeded(PlatformError):
     status, type, code = 504, "timeout_error", "deadline_exceeded"
 
 
+_PATH = re.compile(r"(?<![\w.:/-])/(?:[^\s/'\":,]+/)*([^\s/'\":,]+)")
+
+
+def without_paths(text: str) -> str:
+    """`text` with absolute paths cut to their last part: reasons are shown to callers."""
+    return _PATH.sub(r"\1", text)
+
+
 class EngineStartError(Exception):
     """An engine could not start. The message is the reason an operator sees, on one line.
 
@@ -109,7 +119,7 @@ class EngineStartError(Exception):
     _MARKS = ("<<unit:", ":unit>>")
 
     def __init__(self, reason: str):
-        super().__init__(f"{self._MARKS[0]}{' '.join(reason.split())}{self._MARKS[1]}")
+        super().__init__(f"{self._MARKS[0]}{without_paths(' '.join(reason.split()))}{self._MARKS[1]}")
 
     @classmethod
     def reason_in(cls, text: str) -> str | None:

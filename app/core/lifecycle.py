@@ -88,7 +88,8 @@ def plan(
 
     `wanted`: the revision each endpoint should run; `problems`: why an endpoint has none (its model is not ready);
     `carried_out`: the generation last deployed to each (endpoint ID, revision), empty after a restart.
-    A revision that serves stays until its successor runs, and a successor that fails never takes it down.
+    A revision that serves stays until its successor runs and the record says so (the routers know by then), and a
+    successor that fails never takes it down.
     """
     result = Plan()
     by_endpoint: dict[str, dict[str, Seen]] = {}
@@ -110,7 +111,7 @@ def plan(
         result.actions += [
             Remove(endpoint.id, r)
             for r, app in apps.items()
-            if r not in (verdict.serving, revision) and app.status != "leaving"
+            if r not in (verdict.serving, revision, endpoint.revision) and app.status != "leaving"
         ]
     for endpoint_id, apps in by_endpoint.items():  # nobody wishes for these
         result.actions += [Remove(endpoint_id, r) for r, app in apps.items() if app.status != "leaving"]

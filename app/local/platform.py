@@ -65,28 +65,35 @@ def up(
     answers takes down what was started.
     """
     config = serve_config.read(config_file)
-    settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _alone(settings, say):
         found = running(settings)
         if found is None:
             found = _start(settings, config, folder, say)
         elif folder is not None:
             say(f"the platform runs already at {found.base_url}; serving another model on it")
+            config = serve_config.read(serve_config.deployed_file(settings))
             serve_config.prepare_model(settings, config, folder, say)
-            port = serve_config.deployed_proxy_port(settings)
-            serve_config.deploy(settings, found.dashboard_url, _token(found), config, port)
+            serve_config.deploy(settings, found.dashboard_url, _token(found), config)
         else:
             say(f"the platform runs already at {found.base_url}")
         with api_client(settings, found) as client:
-            endpoint_id = _wait_for_endpoint(client, serve_config.first_endpoint(config)["name"], say)
+            wanted = serve_config.first_endpoint(config)
+            endpoint_id = _wait_for_endpoint(client, wanted["name"], wanted["model"] if folder else None, say)
             pids = [process.pid for process in processes.marked(found.run_id)]
             found = found.model_copy(update={"endpoint_id": endpoint_id, "pids": pids})
             write_private(_state_file(settings), found.model_dump_json(indent=2))
             return found, chat(client, endpoint_id, PROMPT)
 
 
-def down(settings: Settings) -> int:
+def down(settings: Settings, say: Say) -> int:
     """Stop what `up` started for this HOME; data stay. Returns how many processes there were."""
+    if not settings.home.exists():
+        return 0
+    with _alone(settings, say):
+        return _stop(settings)
+
+
+def _stop(settings: Settings) -> int:
     run_file = settings.run_dir / "run_id"
     try:
         run_id = run_file.read_text().strip()
@@ -126,7 +133,7 @@ def curl_line(found: Running) -> str:
 
 
 def _start(settings: Settings, config: serve_config.Config, folder: Path | None, say: Say) -> Running:
-    down(settings)  # what an interrupted start may have left
+    _stop(settings)  # what an interrupted start may have left
     check_usable(settings.http_host, settings.http_port)
     run_id = secrets.token_hex(8)
     write_private(settings.run_dir / "run_id", run_id)
@@ -135,7 +142,9 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         write_private(admin_key_file, issue_key() + "\n")
     try:
         say("starting Ray and the engine host")
-        variables = ray_node.environment(settings, run_id)
+        proxy_port = free_port()
+        proxied = settings.model_copy(update={"serve_proxy_url": f"http://127.0.0.1:{proxy_port}"})
+        variables = ray_node.environment(proxied, run_id)
         engine_host.start(settings.run_dir, variables, preload=True)
         ray = ray_node.start(settings, variables)
         serve_config.prepare_model(settings, config, folder, say)
@@ -152,12 +161,12 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         )
         write_private(_state_file(settings), found.model_dump_json(indent=2))
         say("deploying the router and the control plane")
-        serve_config.deploy(settings, ray.dashboard_url, _token(found), config, free_port())
+        serve_config.deploy(settings, ray.dashboard_url, _token(found), config, proxy_port)
         _wait_for_router(found)
         return found
     except BaseException:
         say("stopping what was started")
-        down(settings)
+        _stop(settings)
         raise
 
 
@@ -174,14 +183,15 @@ def _wait_for_router(found: Running) -> None:
             time.sleep(0.1)
 
 
-def _wait_for_endpoint(client: httpx.Client, name: str, say: Say) -> str:
+def _wait_for_endpoint(client: httpx.Client, name: str, model: str | None, say: Say) -> str:
+    """The ID of the endpoint once it is healthy, and serves `model` if one is given."""
     deadline = time.monotonic() + ENDPOINT_TIMEOUT_S
     told = ""
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             answer = client.get("/platform/v1/endpoints", params={"page_size": 1000})
-            found = [e for e in answer.json()["data"] if e["name"] == name] if answer.status_code == 200 else []
-            for endpoint in found:
+            found = answer.json()["data"] if answer.status_code == 200 else []
+            for endpoint in (e for e in found if e["name"] == name and model in (None, e["model"])):
                 line = f"endpoint {endpoint['id']} is {endpoint['state']}: {endpoint['reason']}".removesuffix(": ")
                 if endpoint["state"] == "healthy" and endpoint["generation"] == endpoint["observed_generation"]:
                     return str(endpoint["id"])
@@ -196,11 +206,13 @@ def _wait_for_endpoint(client: httpx.Client, name: str, say: Say) -> str:
 
 @contextlib.contextmanager
 def _alone(settings: Settings, say: Say) -> Iterator[None]:
+    for folder in (settings.home, settings.run_dir):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (settings.run_dir / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("another start of this platform is under way; waiting for it")
+            say("another start or stop of this platform is under way; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -81,10 +81,9 @@ def token_file(settings: Settings) -> Path:
 def environment(settings: Settings, run_id: str, tuning: Mapping[str, str] = TUNING) -> dict[str, str]:
     """The environment of every process of a run."""
     return {
-        **os.environ,
+        **settings.to_environ(),
         **tuning,
         processes.MARK: run_id,
-        **settings.to_environ(),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(settings)),
         # Ray would swap 127.0.0.1 for the machine's own address, and then listen on every interface.

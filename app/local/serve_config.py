@@ -1,7 +1,7 @@
 """The serve config of the platform on this machine: read, fitted to its model and ports, and deployed."""
 
 import contextlib
-import os
+import json
 import subprocess
 import sys
 import time
@@ -47,7 +47,7 @@ def prepare_model(settings: Settings, config: Config, folder: Path | None, say: 
         return
     command = [sys.executable, "-m", "app.weights.prepare", *([str(folder.resolve())] if folder else [])]
     process = subprocess.Popen(
-        command, env={**os.environ, **settings.to_environ()},
+        command, env=settings.to_environ(),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout
@@ -60,18 +60,28 @@ def prepare_model(settings: Settings, config: Config, folder: Path | None, say: 
                 say(text)
         if process.wait() != 0:
             raise StartFailed("the model could not be prepared; the lines above say why")
+        if folder:
+            _fit_length(first, folder)
     finally:
         process.kill()
         process.wait()
 
 
-def deploy(settings: Settings, dashboard_url: str, token: str, config: Config, proxy_port: int) -> None:
-    """What `serve deploy` does, by the same REST call, with Serve's own proxy on `proxy_port`.
+def _fit_length(endpoint: dict[str, Any], folder: Path) -> None:
+    """Never ask for more tokens than the model has positions; what is wrong with its config shows later, by name."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+        if isinstance(positions, int) and "max_model_len" in endpoint:
+            endpoint["max_model_len"] = min(endpoint["max_model_len"], positions)
+
+
+def deploy(settings: Settings, dashboard_url: str, token: str, config: Config, proxy_port: int | None = None) -> None:
+    """What `serve deploy` does, by the same REST call; the first one says where Serve's own proxy listens.
 
     The config as deployed is kept in HOME/serve_config.yaml. Raises StartFailed.
     """
-    config["http_options"]["port"] = proxy_port
-    _application(config, "router")["args"]["serve_proxy_url"] = f"http://127.0.0.1:{proxy_port}"
+    if proxy_port is not None:
+        config["http_options"]["port"] = proxy_port
     write_private(deployed_file(settings), yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     deadline = time.monotonic() + TIMEOUT_S
     while True:
@@ -92,11 +102,6 @@ def deploy(settings: Settings, dashboard_url: str, token: str, config: Config, p
 def deployed_file(settings: Settings) -> Path:
     """The config as it was deployed last."""
     return settings.home / "serve_config.yaml"
-
-
-def deployed_proxy_port(settings: Settings) -> int:
-    """Where Serve's own proxy listens since the last deploy."""
-    return int(yaml.safe_load(deployed_file(settings).read_text())["http_options"]["port"])
 
 
 def problems(dashboard_url: str, token: str) -> str:

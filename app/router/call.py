@@ -16,6 +16,7 @@ END_GRACE_S = 10.0
 """How long the last bytes may take once the unit says that the answer is complete."""
 ATTEMPTS = 2
 RETRY_PAUSE_S = 0.25
+GONE_WITHIN_S = 0.5
 MAX_TRIES = 40
 """Ten seconds: several times what Serve takes to notice that a replica has died."""
 
@@ -101,19 +102,21 @@ class Call:
 
 async def _report_loss(response: Any, stream: Stream) -> None:
     """Watch the handle call: it tells of a unit that died or has no place, which the stream alone cannot."""
+    loop = asyncio.get_running_loop()
+    sent_at = loop.time()
     try:
         await response
-        asyncio.get_running_loop().call_later(
-            END_GRACE_S, stream.fail, UnitLost("The model unit ended the answer without its last part.")
-        )
+        loop.call_later(END_GRACE_S, stream.fail, UnitLost("The model unit ended the answer without its last part."))
     except (asyncio.CancelledError, RequestCancelledError, TaskCancelledError):
         response.cancel()
         stream.fail(UnitLost("The request was cancelled."))
     except PlatformError as error:
-        kind = next((kind for kind in (UnitGone, UnitLost) if isinstance(error, kind)), None)
-        stream.fail(kind(error.message) if kind else error)
-    except RayActorError:  # a unit that dies with calls in flight answers them first, so this one came too late
-        stream.fail(UnitGone("The model unit stopped working."))
+        # Ray hands over a class of its own that is both ours and its own: make it plain again.
+        plain = next((kind for kind in (UnitGone, UnitLost) if isinstance(error, kind)), None)
+        stream.fail(plain(error.message) if plain else error)
+    except RayActorError:  # at once: the unit was dead already; later: it died with this request in it
+        kind = UnitGone if loop.time() - sent_at < GONE_WITHIN_S else UnitLost
+        stream.fail(kind("The model unit stopped working before the answer was complete."))
     except BackPressureError:
         stream.fail(Unavailable("Every unit of this endpoint is busy and its queue is full."))
     except DeploymentUnavailableError:

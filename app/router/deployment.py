@@ -35,6 +35,7 @@ from app.store.objects import open_store
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary
 
 KEEP_ALIVE_S = 75
+MAX_CONNECTIONS = 4096
 BACKLOG = 2048
 DRAIN_TIMEOUT_S = 600.0
 ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -46,20 +47,18 @@ class RouterArgs(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     replicas: int = Field(1, ge=1, le=64)
-    serve_proxy_url: str = "http://127.0.0.1:8001"
-    """Serve's own proxy on this node, behind which the control plane is."""
     body_limit_bytes: int = Field(8 << 20, ge=1024, le=32 << 20)
     first_token_timeout_s: float = Field(300.0, gt=0)
     between_tokens_timeout_s: float = Field(120.0, gt=0)
     answer_timeout_s: float = Field(3600.0, gt=0)
 
 
-def asgi(args: RouterArgs, directory: Directory, listener: TokenListener) -> ASGIApp:
+def asgi(args: RouterArgs, directory: Directory, listener: TokenListener, serve_proxy_url: str) -> ASGIApp:
     """The router's HTTP surface over its parts."""
     deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s, args.answer_timeout_s)
     chat = ChatCompletions(directory, listener, deadlines, args.body_limit_bytes)
 
-    platform = PlatformProxy(args.serve_proxy_url, args.body_limit_bytes)
+    platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -98,10 +97,12 @@ class Router:
         await self._listener.start(ray.util.get_node_ip_address())
         await self._directory.load_snapshot()
         self._following = asyncio.create_task(self._directory.follow())
-        self._app = asgi(RouterArgs.model_validate(args), self._directory, self._listener)
+        parsed = RouterArgs.model_validate(args)
+        self._app = asgi(parsed, self._directory, self._listener, settings.serve_proxy_url)
         self._server = _Server(uvicorn.Config(
             self._app, lifespan="off", http="httptools", log_config=None, access_log=False,
             server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
+            limit_concurrency=MAX_CONNECTIONS,
         ))  # fmt: skip
         self._serving = asyncio.create_task(self._server.serve([_listen(settings.http_host, settings.http_port)]))
 
@@ -146,6 +147,8 @@ def build(args: RouterArgs) -> Any:
     """The router's Serve application."""
     deployment = serve.deployment(serve.ingress()(Router), name="router").options(
         num_replicas=args.replicas,
+        max_replicas_per_node=1 if args.replicas > 1 else None,
+        max_surge_percent=100,  # the next router listens before this one stops
         max_ongoing_requests=4096,
         graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
         ray_actor_options={"num_cpus": 0},

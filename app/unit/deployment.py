@@ -108,10 +108,6 @@ class ModelUnit:
         """Called by Serve every HEALTH_CHECK_PERIOD_S."""
         await self._engine.check_health()
 
-    async def engine_pid(self) -> int:
-        """The engine process, for tests that kill it and benchmarks that measure it."""
-        return self._engine.pid
-
     async def __del__(self) -> None:
         """Serve calls this once the replica has drained, and also when it could not start."""
         if hasattr(self, "_watch"):

@@ -29,7 +29,8 @@ from app.unit.engine import EngineLaunch
 
 SOCKET = "engine_host.sock"
 LAUNCH_LIMIT_BYTES = 1 << 20
-LOG_LIMIT_BYTES = 10 << 20
+KEPT_LOGS = 50
+"""Of engines, the newest ones; each start has a log of its own."""
 _PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger(__name__)
@@ -174,8 +175,9 @@ def _become_engine(launch: EngineLaunch) -> None:
     os.environ.update(launch.environment)
     log_file = Path(launch.log_file)
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
-        log_file.rename(log_file.with_suffix(".1.log"))
+    logs = sorted(log_file.parent.glob("engine-ep-*.log"), key=lambda path: path.stat().st_mtime)
+    for old in logs[:-KEPT_LOGS]:
+        old.unlink(missing_ok=True)
     output = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)

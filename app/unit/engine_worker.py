@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import socket
+import traceback
 from pathlib import Path
 from typing import cast
 
@@ -155,12 +156,20 @@ class _Worker(asyncio.Protocol):
         except EngineDied:
             return {"outcome": "engine_died"}  # the router may try another unit, so nothing is written to it here
         except PlatformError as error:
+            if error.status >= 500:
+                _log_failure(request_id, error.__cause__ or error)
             failure = error
-        except Exception:
-            log.exception("request %s failed", request_id)
+        except Exception as error:
+            _log_failure(request_id, error)
             failure = InternalError("The engine failed.")
         link.send(token, Kind.FAIL, json.dumps({"status": failure.status, "body": failure.body()}).encode())
         return {"outcome": "failed"}
+
+
+def _log_failure(request_id: str, error: BaseException) -> None:
+    """Where it failed and with what kind of error, without the error's text: that may hold a prompt."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("request %s failed with %s\n%s", request_id, type(error).__name__, frames)
 
 
 async def _connect(router: str) -> _Link:

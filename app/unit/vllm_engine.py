@@ -73,6 +73,7 @@ class VLLMEngine:
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
         if on_cpu():
             if launch.threads:
+                os.environ["OMP_NUM_THREADS"] = str(launch.threads)  # for threads that OpenMP has yet to see
                 torch.set_num_threads(launch.threads)
             # vLLM's CPU platform insists on spawn, which would import everything a second time. This process was
             # forked before any thread or device existed, so forking once more is safe.
@@ -98,10 +99,9 @@ class VLLMEngine:
             first = error.errors(include_input=False, include_url=False)[0]
             raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
         except Exception as error:
-            answer = self._chat.create_error_response(error)
+            raise _refusal(self._chat.create_error_response(error)) from error
         if isinstance(answer, ErrorResponse):
-            kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
-            raise kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
+            raise _refusal(answer)
         if not hasattr(answer, "__aiter__"):
             yield Head(status=200, content_type=_JSON)
             yield answer.model_dump_json().encode()
@@ -128,6 +128,11 @@ class VLLMEngine:
     def close(self) -> None:
         """See Engine.close."""
         self._engine.shutdown(timeout=0)
+
+
+def _refusal(answer: ErrorResponse) -> PlatformError:
+    kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
+    return kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
 
 
 def _reraise(error: Any, *_: Any, **__: Any) -> str:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from app.core.errors import PlatformError
 from app.settings import Settings
 from app.store.layout import publish_folder, read_manifest, version_prefix
 from app.store.objects import ObjectStore, open_store
@@ -32,12 +33,25 @@ def main() -> None:
             sys.exit(f"{folder} is not a folder")
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name).lstrip("-_.0123456789")[:64] or "model"
         model_id = f"m-{name.lower()[:40].replace('.', '-')}-{_fingerprint(folder)}"
-        _publish(store, folder, model_id, name)
+        _publish_folder(settings, store, folder, model_id, name)
     else:
         model_id = DEMO_ID
         if read_manifest(store, version_prefix(DEMO_ID, "BF16")) is None:
             _publish_demo(settings, store)
     _say("model", model_id)
+
+
+def _publish_folder(settings: Settings, store: ObjectStore, folder: Path, model_id: str, name: str) -> None:
+    """Publish a folder that the operator named; one made of links (a hub's cache) is copied first."""
+    if not any(path.is_symlink() for path in folder.rglob("*")):
+        _publish(store, folder, model_id, name)
+        return
+    plain = settings.home / "tmp" / model_id
+    shutil.rmtree(plain, ignore_errors=True)
+    _say("step", f"copying {name}, which is made of links")
+    shutil.copytree(folder, plain)
+    _publish(store, plain, model_id, name)
+    shutil.rmtree(plain)
 
 
 def _publish_demo(settings: Settings, store: ObjectStore) -> None:
@@ -84,4 +98,7 @@ def _say(kind: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, PlatformError) as error:
+        sys.exit(f"the model cannot be stored: {error}")

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from app import processes
+from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 300
@@ -54,7 +55,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "MODELUNIT_HOME": str(self.home), "MODELUNIT_HTTP_PORT": str(self.port)}
+        return Settings(home=self.home, http_port=self.port).to_environ()
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(

@@ -80,8 +80,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     platform: Platform, machine: Machine, tmp_path: Path
 ) -> None:
-    """Beside another platform: Ctrl-C, then kill -9, then a folder with a missing file, then the end."""
-    config = machine.write_config({"name": "first", "model": MODEL})
+    """Beside another platform: Ctrl-C, then kill -9, a folder with a missing file, a good start, the end."""
+    config = machine.write_config({"name": "first", "model": "SmolLM2-135M-Instruct"})
 
     def begin() -> "subprocess.Popen[str]":
         process = machine.start("up", "--config", str(config))
@@ -112,6 +112,11 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     assert "abnormal" in failed.stderr
     assert "model-00002-of-00002.safetensors" in failed.stderr
     assert not [process for process in left if alive(process)]
+
+    machine.run("down")
+    good = machine.run("up", "--config", str(config))
+    assert good.returncode == 0, good.stderr
+    assert "Paris" in good.stdout
 
     living = machine.processes()
     stopped = machine.run("down")

@@ -1,5 +1,9 @@
 """The demo model on real vLLM, by the client that most callers have."""
 
+import os
+import signal
+from pathlib import Path
+
 import openai
 import pytest
 
@@ -53,6 +57,23 @@ def test_a_prompt_longer_than_the_endpoint_takes_is_refused(platform: Platform) 
         )
     assert "2048" in refused.value.message
     assert "secret" not in refused.value.message
+
+
+def test_killing_vllms_core_ends_its_streams_with_an_error_and_another_engine_answers(platform: Platform) -> None:
+    request = {"model": "demo", "messages": QUESTION, "stream": True, "max_tokens": 1500, "ignore_eos": True}
+    before = platform.engine_pids("demo")
+    with platform.http.stream("POST", "/v1/chat/completions", json=request) as answer:
+        pieces = answer.iter_text()
+        text = next(pieces)
+        core = next(pid for pid in before if "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(core, signal.SIGKILL)
+        text += "".join(pieces)
+    assert '"error"' in text.rstrip().splitlines()[-1]
+    assert "[DONE]" not in text
+    chat = platform.openai.chat.completions.create(model="demo", messages=QUESTION, temperature=0, max_tokens=32)  # type: ignore[arg-type]
+    assert "Paris" in (chat.choices[0].message.content or "")
+    assert platform.wait_for("demo", "healthy")
+    assert not set(platform.engine_pids("demo")) & set(before)
 
 
 def test_no_log_holds_a_prompt(platform: Platform) -> None:

@@ -43,10 +43,12 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
             time.sleep(0.005)
         assert not platform.reconciler.alive
 
-    def open_one(*declared: EndpointSpec, on: FakeCluster = cluster) -> Platform:
+    def open_one(
+        *declared: EndpointSpec, on: FakeCluster = cluster, clock: Callable[[], float] = time.monotonic
+    ) -> Platform:
         while opened:
             close(opened.pop())
-        platform = Platform(settings, on, {}, routers_timeout_s=0)
+        platform = Platform(settings, on, {}, routers_timeout_s=0, clock=clock)
         opened.append(platform)
         platform.open(declared)
         return platform

@@ -212,3 +212,25 @@ def test_a_waiting_router_hears_of_a_new_table(platform: Platform) -> None:
     newer = platform.tables.wait(current, WAIT_S)
     assert newer is not None
     assert RoutingTable.model_validate_json(newer).number > current
+
+
+def test_a_failed_start_is_tried_again_after_longer_and_longer_waits(
+    open_platform: OpenPlatform, cluster: FakeCluster
+) -> None:
+    now = [1000.0]
+    platform = open_platform(spec("one"), clock=lambda: now[0])
+    until_healthy(platform, "one")
+    endpoint_id = by_name(platform)["one"].id
+    platform.close()  # from here on step by step
+    tries = []
+    for _ in range(400):
+        cluster.becomes(endpoint_id, "failed", "no weights")
+        deployed = len(cluster.deploys)
+        platform.reconciler.step()
+        if len(cluster.deploys) > deployed:
+            tries.append(now[0])
+        now[0] += 1.0
+    waits = [round(later - earlier) for earlier, later in zip([1000.0, *tries], tries, strict=False)]
+    assert waits[:2] == sorted(waits[:2])
+    assert 55 <= waits[0] <= 65
+    assert waits[1] >= 115

@@ -51,7 +51,9 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
     """A router in front of units that follow the given scripts."""
     listeners = []
 
-    async def make(*scripts: Script, snapshot: RoutingTable | None = None, **args: Any) -> Router:
+    async def make(
+        *scripts: Script, snapshot: RoutingTable | None = None, serve_proxy_url: str = "http://127.0.0.1:1", **args: Any
+    ) -> Router:
         store = FileStore(tmp_path / "objects")
         store.write(SNAPSHOT, (snapshot or table()).model_dump_json().encode())
         units = Units(*scripts)
@@ -60,7 +62,7 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         listener = TokenListener()
         await listener.start("127.0.0.1")
         listeners.append(listener)
-        return Router(asgi(RouterArgs(**args), directory, listener), units, directory)
+        return Router(asgi(RouterArgs(**args), directory, listener, serve_proxy_url), units, directory)
 
     yield make
     for listener in listeners:

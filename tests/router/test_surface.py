@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema
+import pytest
 from fastapi.openapi.models import OpenAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -79,6 +80,21 @@ async def test_platform_paths_go_to_the_control_plane(make_router: MakeRouter, s
     assert (seen["method"], seen["query"], seen["body"]) == ("POST", "confirm=DELETE", '{"a": 1}')
     assert seen["headers"]["authorization"] == f"Bearer {KEY}"
     assert answer.headers.get_list("x-request-id") == [seen["headers"]["x-request-id"]]
+
+
+@pytest.mark.parametrize("path", ["/platform/..%2f-/routes", "/platform/%0a", "/platform/./x", "/platform/a%5cb"])
+async def test_no_path_leads_out_of_platform(make_router: MakeRouter, serve: Callable[..., str], path: str) -> None:
+    everything = serve(Starlette(routes=[Route("/{path:path}", echo, methods=["GET"])]))
+    answer = await (await make_router(forever, serve_proxy_url=everything)).http().get(path)
+    assert answer.status_code in (202, 404)
+    if answer.status_code == 202:  # the client itself had tidied the path
+        assert answer.json()["url"].startswith("/platform/")
+
+
+async def test_strangers_are_turned_away_before_their_body_is_read(make_router: MakeRouter) -> None:
+    router = await make_router(forever)
+    answer = await router.http(None).post("/platform/v1/endpoints", content=b"x" * (9 << 20))
+    assert answer.status_code == 401
 
 
 async def test_without_the_control_plane_503(make_router: MakeRouter) -> None:

@@ -67,7 +67,9 @@ class RoutingTables:
 
     def _build(self, coming: Mapping[str, Endpoint]) -> RoutingTable:
         endpoints = self._registry.find(Endpoint)
-        routes = {endpoint.id: _route(coming.get(endpoint.id, endpoint)) for endpoint in endpoints}
+        known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
+        # One that is being deleted has left: its name may be another's already.
+        routes = {endpoint.id: _route(endpoint) for endpoint in known if endpoint.state != "deleting"}
         grants = {
             key.hash: Grant(workspace=key.workspace, role=key.role, expires_at=key.expires_at)
             for key in self._registry.find(ApiKey)
@@ -76,7 +78,7 @@ class RoutingTables:
 
 
 def _route(endpoint: Endpoint) -> Route:
-    serving = endpoint.revision if endpoint.state not in ("deleting", "stopped") else None
+    serving = endpoint.revision if endpoint.state != "stopped" else None
     targets = [Target(revision=serving, application=application_name(endpoint.id, serving))] if serving else []
     return Route(
         endpoint_id=endpoint.id,
