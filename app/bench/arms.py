@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,20 @@ class Started:
 
 
 @contextlib.contextmanager
-def plain(model: Path, threads: int | None, log: Path) -> Iterator[Started]:
+def plain(model: Path, threads: int | None, log: Path, *more: str) -> Iterator[Started]:
     """vLLM's API server: with our environment and engine settings, or as it comes when `threads` is None."""
     port = free_port()
     # `vllm serve` reads the version of a distribution named vllm, which the CPU build is not.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(model),
+        "--port",
+        str(port),
+        *more,
+    ]
     environment = dict(os.environ)
     if threads is not None:
         command += [
@@ -70,6 +79,24 @@ def plain(model: Path, threads: int | None, log: Path) -> Iterator[Started]:
     finally:
         processes.stop(run_id, patience_s=10)
         process.wait()
+
+
+@contextlib.contextmanager
+def plain_default(model: Path, log: Path, say: Callable[[str], None]) -> Iterator[Started]:
+    """vLLM's API server with the model and nothing else.
+
+    By itself it asks for 92 % of the machine's memory; where that is not free it is told to be content with our KV
+    cache size, and `say` hears of it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(plain(model, None, log))
+        except RuntimeError:
+            say("plain vLLM finds too little free memory for its defaults; started with our KV cache size instead")
+            started = stack.enter_context(
+                plain(model, None, log, "--kv-cache-memory-bytes", str(CPU_SMALL.kv_cache_bytes))
+            )
+        yield started
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         with arms.plain(model, plain_threads, plain_log) as started:
             _take(plain, started, measure(started.server, LEVELS), say, f"round {number} plain")
     say("plain vLLM with nothing but the model")
-    with arms.plain(model, None, plain_log) as started:
+    with arms.plain_default(model, plain_log, say) as started:
         plain["start_to_first_token_s"] = [started.start_to_first_token_s]
         default = measure(started.server, (TRIAL_LEVEL,))[TRIAL_LEVEL]
         plain[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = [default["output_tokens_per_s"]]

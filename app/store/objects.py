@@ -327,7 +327,9 @@ def _move(source: Path, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             source.replace(path)
             break
-        except FileNotFoundError:  # a delete beside us has just removed the folder, empty as it was
+        except (FileNotFoundError, FileExistsError):
+            # A delete beside us has just removed the folder, empty as it was; mkdir says "exists" when that happens
+            # between its two looks.
             if not attempts_left:
                 raise
     with suppress(FileNotFoundError):  # deleted since
