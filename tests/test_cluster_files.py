@@ -69,7 +69,7 @@ def test_cluster_is_one_that_ray_can_launch(cluster: dict[str, Any]):
 
 def test_cluster_has_room_for_each_machine_type_and_none_on_the_head(cluster: dict[str, Any]):
     nodes = cluster["available_node_types"]
-    assert nodes[cluster["head_node_type"]]["resources"] == {"CPU": 0}
+    assert nodes[cluster["head_node_type"]]["resources"] == {"CPU": 0, "head": 1}
     for machine in MACHINE_TYPES.values():
         assert any(
             node["resources"].get("GPU", 0) >= machine.accelerator_count and node["resources"]["CPU"] >= machine.cpus

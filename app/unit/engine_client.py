@@ -63,6 +63,8 @@ class EngineClient(asyncio.Protocol):
                 self._ready.set_result(None)
             elif frame.kind == Kind.FAILED:
                 self.cause = frame.payload.decode()
+                if self._ready.done():
+                    self.died.set()
 
     def connection_lost(self, _: Exception | None) -> None:
         self.died.set()

@@ -76,6 +76,8 @@ class _Worker(asyncio.Protocol):
         self._engine: Engine
         self._unit: asyncio.Transport
         self._unit_gone = asyncio.Event()
+        self._suspicion = asyncio.Event()
+        """Set when there is a reason to look at the engine's health at once."""
 
     async def run(self) -> None:
         self._unit, _ = await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=self._socket)
@@ -100,7 +102,8 @@ class _Worker(asyncio.Protocol):
                 self._tell(NO_STREAM, Kind.FAILED, error.message.encode())
                 break
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._unit_gone.wait(), HEALTH_PERIOD_S)
+                await asyncio.wait_for(self._suspicion.wait(), HEALTH_PERIOD_S)
+            self._suspicion.clear()
         await asyncio.sleep(0.2)
         self._engine.close()
 
@@ -117,6 +120,7 @@ class _Worker(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._unit_gone.set()
+        self._suspicion.set()
 
     async def _link(self, router: str) -> _Link:
         task = self._links.get(router)
@@ -154,6 +158,7 @@ class _Worker(asyncio.Protocol):
             link.send(token, Kind.END, b"")
             return {"outcome": "complete"}
         except EngineDied:
+            self._suspicion.set()
             return {"outcome": "engine_died"}  # the router may try another unit, so nothing is written to it here
         except PlatformError as error:
             if error.status >= 500:

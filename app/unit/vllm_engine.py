@@ -99,9 +99,9 @@ class VLLMEngine:
             first = error.errors(include_input=False, include_url=False)[0]
             raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
         except Exception as error:
-            raise _refusal(self._chat.create_error_response(error)) from error
+            raise self._refusal(self._chat.create_error_response(error)) from error
         if isinstance(answer, ErrorResponse):
-            raise _refusal(answer)
+            raise self._refusal(answer)
         if not hasattr(answer, "__aiter__"):
             yield Head(status=200, content_type=_JSON)
             yield answer.model_dump_json().encode()
@@ -118,6 +118,12 @@ class VLLMEngine:
         finally:
             await answer.aclose()
 
+    def _refusal(self, answer: ErrorResponse) -> PlatformError:
+        if self._engine.errored:  # which vLLM may also tell as an ordinary error
+            return EngineDied("The engine stopped working.")
+        kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
+        return kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
+
     async def check_health(self) -> None:
         """See Engine.check_health."""
         try:
@@ -128,11 +134,6 @@ class VLLMEngine:
     def close(self) -> None:
         """See Engine.close."""
         self._engine.shutdown(timeout=0)
-
-
-def _refusal(answer: ErrorResponse) -> PlatformError:
-    kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
-    return kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
 
 
 def _reraise(error: Any, *_: Any, **__: Any) -> str:
