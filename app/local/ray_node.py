@@ -25,6 +25,7 @@ TUNING = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",  # the default of 0.1 s is too short on a busy small machine
+    "RAY_worker_niceness": "0",  # at Ray's 15 the router waits behind an engine whose threads spin
     # On a small machine every background wake-up is taken from an engine that owns all cores.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1.0",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",
