@@ -23,7 +23,7 @@ class EngineSpec(Spec):
 
     prefix_caching: bool = True
     enforce_eager: bool | None = None
-    """Skip compilation: starts in seconds, and on CPU it is also what we measured as fastest for small models."""
+    """Skip compilation: starts in seconds. Whether compiled code would answer faster on CPU has not been measured."""
     kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 64
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None

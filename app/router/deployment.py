@@ -1,7 +1,7 @@
 """The router: Serve's ingress for everything that callers send, on a listener of its own.
 
 It is an ordinary Serve application (route `/`), so Serve's proxy reaches it too; but that proxy takes each token
-through a streaming generator and costs more than 30 % of the throughput on a small machine, and HAProxy mode opens
+through a streaming generator (README, Performance, has figures), and HAProxy mode opens
 ports and sockets to everybody. So each replica also listens on MODELUNIT_HTTP_HOST:MODELUNIT_HTTP_PORT itself;
 replicas of one node share the port.
 """

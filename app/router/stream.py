@@ -1,6 +1,6 @@
 """Answers on their way from engines: the listener that engine processes connect to, and one Stream per request.
 
-Tokens do not travel through Serve's streaming generators, which cost more than a millisecond of CPU each.
+Tokens do not travel through Serve's streaming generators, which cost CPU for each token; see README, Performance.
 """
 
 import asyncio
