@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -71,8 +70,3 @@ def _figures(result: dict[str, object]) -> Figures:
     names = {"output_throughput": "output_tokens_per_s", "median_ttft_ms": "ttft_p50_ms",
              "p99_ttft_ms": "ttft_p99_ms", "median_tpot_ms": "tpot_ms"}  # fmt: skip
     return {ours: float(result[theirs]) for theirs, ours in names.items()}  # type: ignore[arg-type]
-
-
-def median(values: list[float]) -> float:
-    """The middle one."""
-    return statistics.median(values)

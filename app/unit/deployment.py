@@ -9,14 +9,13 @@ import logging
 import os
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from ray import serve
 
 from app.core.errors import EngineStartError
 from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
 from app.store.objects import open_store
-from app.unit.engine import EngineLaunch, Simulation
+from app.unit.engine import EngineLaunch, EngineSettings, Simulation
 from app.unit.engine_client import EngineClient
 from app.unit.weight_cache import fetch
 from app.weights.folder import check_folder
@@ -32,22 +31,14 @@ DEPLOYMENT = "unit"
 log = logging.getLogger("ray.serve")
 
 
-class UnitSpec(BaseModel):
+class UnitSpec(EngineSettings):
     """Everything a unit is told. Whatever is in here makes the revision: another value, another replica."""
-
-    model_config = ConfigDict(frozen=True)
 
     endpoint_id: str
     weights: str
     """The version's prefix in the object store."""
     digest: str
     """Of the version's manifest."""
-    max_model_len: int
-    max_num_seqs: int
-    prefix_caching: bool
-    enforce_eager: bool
-    kv_cache_bytes: int | None
-    threads: int | None
     start_timeout_s: float = 1800.0
     simulation: Simulation | None = None
     """Set by tests only: run the simulated engine."""
@@ -79,12 +70,7 @@ class ModelUnit:
             kind="simulated" if spec.simulation else "vllm",
             endpoint_id=spec.endpoint_id,
             model_dir=model_dir,
-            max_model_len=spec.max_model_len,
-            max_num_seqs=spec.max_num_seqs,
-            prefix_caching=spec.prefix_caching,
-            enforce_eager=spec.enforce_eager,
-            kv_cache_bytes=spec.kv_cache_bytes,
-            threads=spec.threads or os.cpu_count(),
+            **(spec.model_dump(include=set(EngineSettings.model_fields)) | {"threads": spec.threads or os.cpu_count()}),
             log_file=str(settings.log_dir / f"engine-{replica.app_name}-{replica.replica_tag[-8:]}.log"),
             environment={name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ},
             simulation=spec.simulation or Simulation(),

@@ -34,20 +34,25 @@ class Simulation(BaseModel):
     word: str = "word "
 
 
-class EngineLaunch(BaseModel):
-    """Everything an engine process is told at its start."""
+class EngineSettings(BaseModel):
+    """What an engine is told of its limits; nothing is left to a default by now."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["vllm", "simulated"] = "vllm"
-    endpoint_id: str
-    model_dir: str
     max_model_len: int
     max_num_seqs: int
     prefix_caching: bool
     enforce_eager: bool
     kv_cache_bytes: int | None
     threads: int | None
+
+
+class EngineLaunch(EngineSettings):
+    """Everything an engine process is told at its start."""
+
+    kind: Literal["vllm", "simulated"] = "vllm"
+    endpoint_id: str
+    model_dir: str
     log_file: str
     environment: dict[str, str] = {}
     """Variables of the unit that the engine must see, such as the GPUs Ray gave it."""
