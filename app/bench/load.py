@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-PROMPTS_PER_LEVEL = {1: 3, 8: 16, 16: 32}
+PROMPTS_PER_LEVEL = {1: 8, 8: 24, 16: 48}
 """Requests by concurrency: 128 tokens in, 128 out, greedy, ignore_eos."""
 TIMEOUT_S = 900
 

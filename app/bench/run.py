@@ -25,7 +25,6 @@ from app.store.objects import open_store
 from app.weights.prepare import DEMO_ID
 
 LEVELS = (1, 8, 16)
-ROUNDS = 3
 TRIAL_LEVEL = 16
 ENGINE_MARKS = ("app.unit.engine_host", "VLLM::")
 

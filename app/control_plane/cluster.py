@@ -3,8 +3,8 @@
 from typing import Any
 
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ReplicaState
-from ray.serve.schema import ServeStatus as _ServeStatus
 
 from app.core.errors import EngineStartError, without_paths
 from app.core.lifecycle import ApplicationStatus as Status
@@ -25,21 +25,25 @@ class Cluster:
     """Ray Serve, from inside the control plane's replica. Every method blocks: call it from a thread."""
 
     def observe(self) -> list[Seen]:
-        """Every unit application there is."""
-        status: _ServeStatus = serve.status()
+        """Every unit application there is.
+
+        Reads what Serve's REST API returns at /api/serve/applications/, as it is: serve.status() would validate all of
+        it first, which at one call per period is most of an idle control plane's CPU time.
+        """
         seen = []
-        for name, app in status.applications.items():
+        for name, app in _get_global_client().get_serve_details()["applications"].items():
             parsed = parse_application_name(name)
             if parsed is None:
                 continue
-            units = [deployment.replica_states for deployment in app.deployments.values()]
-            texts = [app.message, *(deployment.message for deployment in app.deployments.values())]
+            deployments = app["deployments"].values()
+            replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
+            texts = [app["message"], *(deployment["message"] for deployment in deployments)]
             seen.append(
                 Seen(
                     *parsed,
-                    status=_STATUS.get(app.status, "starting"),
+                    status=_STATUS.get(app["status"], "starting"),
                     reason=_reason(texts),
-                    running_units=sum(states.get(ReplicaState.RUNNING, 0) for states in units),
+                    running_units=sum(replica["state"] == ReplicaState.RUNNING for replica in replicas),
                 )
             )
         return seen

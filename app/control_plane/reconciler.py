@@ -20,7 +20,7 @@ from app.unit.engine import Simulation
 
 BUSY_PERIOD_S = 0.25
 """While anything is on its way."""
-IDLE_PERIOD_S = 2.0
+IDLE_PERIOD_S = 3.0
 STOP_TIMEOUT_S = 10.0
 RETRY_FAILED_S = 60.0
 RETRY_FAILED_MAX_S = 1800.0
