@@ -17,6 +17,7 @@ import vllm.v1.engine.core
 import vllm.v1.executor.uniproc_executor
 from pydantic import ValidationError
 from starlette.datastructures import State
+from vllm.distributed import parallel_state
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
@@ -37,6 +38,23 @@ _ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: 
 def on_cpu() -> bool:
     """Whether this vLLM computes on the CPU."""
     return bool(vllm.platforms.current_platform.is_cpu())
+
+
+class LoneWorker:
+    """Mixed into vLLM's worker, inside the engine core."""
+
+    def leave_groups(self) -> None:
+        """Give up the process groups of a worker that is alone in all of them.
+
+        vLLM makes a dozen gloo groups even for one worker and never sends through them; each has a thread that wakes
+        up a hundred times a second, in the middle of the engine's own computation.
+        """
+        groups = [group for found in parallel_state._groups.values() if (group := found())]
+        if torch.distributed.get_world_size() > 1:
+            return
+        for group in groups:
+            group.cpu_group = group.device_group = None
+        torch.distributed.destroy_process_group()
 
 
 class VLLMEngine:
@@ -61,6 +79,7 @@ class VLLMEngine:
         )
         args = AsyncEngineArgs(
             model=launch.model_dir,
+            worker_extension_cls=f"{__name__}.LoneWorker" if on_cpu() else "",
             served_model_name=[launch.endpoint_id],
             max_model_len=launch.max_model_len,
             max_num_seqs=launch.max_num_seqs,
@@ -79,6 +98,8 @@ class VLLMEngine:
             # forked before any thread or device existed, so forking once more is safe.
             os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
         engine = AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=True)
+        if on_cpu():
+            await engine.collective_rpc("leave_groups")
         state = State()
         tasks = await engine.get_supported_tasks()
         if "generate" not in tasks:
