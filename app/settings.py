@@ -4,9 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 PREFIX = "MODELUNIT_"
+
+_SEPARATORS = {"file_roots": ":", "source_endpoints": " "}
 
 
 class Settings(BaseModel):
@@ -22,9 +24,31 @@ class Settings(BaseModel):
     s3_endpoint_url: str | None = None
     s3_region: str | None = None
     s3_addressing_style: str = Field("auto", pattern="^(auto|path|virtual)$")
+    file_roots: tuple[Path, ...] = ()
+    """Folders, separated by ':', below which keys that are no admin's may name file:// sources; their real paths."""
+    source_endpoints: tuple[str, ...] = ()
+    """S3 servers, separated by spaces, that such keys may name beside the platform's own."""
+    cache_bytes: int | None = Field(None, ge=1)
+    """What the weights cached on each node may take together; without it, a fifth of the disk stays free."""
     admin_key: str | None = Field(None, repr=False)
+    catalog: Path | None = None
+    """The operator's own catalogue entries, a YAML file; HOME/catalog.yaml when that exists."""
     serve_proxy_url: str = "http://127.0.0.1:8001"
     """Serve's own proxy on this node, behind which the control plane is; `up` sets it."""
+
+    @field_validator("file_roots", "source_endpoints", mode="before")
+    @classmethod
+    def _listed(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part for part in value.split(_SEPARATORS[str(info.field_name)]) if part)
+
+    @field_validator("file_roots")
+    @classmethod
+    def _absolute(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not all(root.is_absolute() for root in roots):
+            raise ValueError("every folder's path begins with '/'")
+        return roots
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -35,7 +59,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
-        return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+        real = {
+            "home": settings.home.expanduser().resolve(),
+            "file_roots": tuple(root.resolve() for root in settings.file_roots),
+        }
+        return settings.model_copy(update=real)
 
     def to_environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """`environ` with variables that say just this, for the processes we start.
@@ -44,7 +72,7 @@ class Settings(BaseModel):
         """
         others = {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
         values = self.model_dump(exclude_none=True)
-        return others | {PREFIX + name.upper(): str(value) for name, value in values.items()}
+        return others | {PREFIX + name.upper(): _as_text(name, value) for name, value in values.items()}
 
     @property
     def database(self) -> str:
@@ -57,6 +85,12 @@ class Settings(BaseModel):
         return self.object_store or f"file://{self.home / 'objects'}"
 
     @property
+    def catalog_file(self) -> Path | None:
+        """The operator's own catalogue entries, if there are any."""
+        usual = self.home / "catalog.yaml"
+        return self.catalog or (usual if usual.exists() else None)
+
+    @property
     def run_dir(self) -> Path:
         """Sockets and process records; meaningless once the processes are gone."""
         return self.home / "run"
@@ -65,3 +99,7 @@ class Settings(BaseModel):
     def log_dir(self) -> Path:
         """Logs of what is not a Ray process."""
         return self.home / "logs"
+
+
+def _as_text(name: str, value: object) -> str:
+    return _SEPARATORS[name].join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -59,3 +59,21 @@ def test_started_processes_hear_of_these_settings_alone() -> None:
     assert told["PATH"] == "/bin"
     assert "theirs" not in "".join(told.values())
     assert Settings.from_environ(told) == ours.model_copy(update={"home": Path("/h")})
+
+
+def test_lists_are_written_with_separators(tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(tmp_path)
+    settings = Settings.from_environ(
+        {
+            "MODELUNIT_FILE_ROOTS": f"{tmp_path}/alias/models:/srv:",
+            "MODELUNIT_SOURCE_ENDPOINTS": "https://one http://two:9000",
+        }
+    )
+    assert settings.file_roots == (tmp_path.resolve() / "models", Path("/srv").resolve())
+    assert settings.source_endpoints == ("https://one", "http://two:9000")
+    assert Settings.from_environ(settings.to_environ({})) == settings
+
+
+def test_a_list_with_a_relative_folder_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^MODELUNIT_FILE_ROOTS: "):
+        Settings.from_environ({"MODELUNIT_FILE_ROOTS": "/srv:models"})

@@ -33,11 +33,12 @@ serve.run(Empty.bind(), name="empty", route_prefix="/")
 
 
 def cost(of: Iterable[psutil.Process]) -> tuple[float, int]:
-    """CPU in percent of one core over a window, and proportional set size in bytes."""
+    """CPU in percent of one core over a window, and proportional set size in bytes, of what lives to its end."""
     living = list(of)
     before, started = _cpu_s(living), time.monotonic()
     time.sleep(WINDOW_S)
-    cpu_pct = 100 * (_cpu_s(living) - before) / (time.monotonic() - started)
+    after, took_s = _cpu_s(living), time.monotonic() - started
+    cpu_pct = 100 * sum(after[process] - before[process] for process in after) / took_s
     return cpu_pct, sum(_pss_bytes(process.pid) for process in living)
 
 
@@ -58,13 +59,14 @@ def bare_ray(settings: Settings, port: int) -> tuple[float, int]:
         processes.stop(run_id, patience_s=10)
 
 
-def _cpu_s(of: Iterable[psutil.Process]) -> float:
-    total = 0.0
+def _cpu_s(of: Iterable[psutil.Process]) -> dict[psutil.Process, float]:
+    """Of those that live: a process takes its count with it when it ends."""
+    used = {}
     for process in of:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
-    return total
+            used[process] = times.user + times.system
+    return used
 
 
 def _pss_bytes(pid: int) -> int:

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROMPTS_PER_LEVEL = {1: 8, 8: 24, 16: 48}
-"""Requests by concurrency: 128 tokens in, 128 out, greedy, ignore_eos."""
+"""Requests by concurrency; greedy, ignore_eos."""
 TIMEOUT_S = 900
+INPUT_TOKENS = OUTPUT_TOKENS = 128
 
 # One process for all levels: importing the client takes longer than a level.
 _CLIENT = """
@@ -44,19 +47,19 @@ def measure(server: Server, levels: tuple[int, ...]) -> dict[int, Figures]:
         done = subprocess.run(
             [sys.executable, "-c", _CLIENT],
             input="\n".join(runs), text=True, capture_output=True, timeout=TIMEOUT_S, check=False,
-            env={**os.environ, "OPENAI_API_KEY": server.key},
+            env={**os.environ, "OPENAI_API_KEY": server.key, "no_proxy": "*"},
         )  # fmt: skip
         results = [Path(folder) / f"{level}.json" for level in levels]
         if done.returncode != 0 or not all(path.exists() for path in results):
             raise RuntimeError(f"the benchmark client failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        return {level: _figures(json.loads(path.read_text())) for level, path in zip(levels, results, strict=True)}
+        return {level: figures(json.loads(path.read_text())) for level, path in zip(levels, results, strict=True)}
 
 
 def _arguments(server: Server, level: int, result: Path) -> list[str]:
     return [
         "--backend", "openai-chat", "--endpoint", "/v1/chat/completions",
         "--base-url", server.base_url, "--model", server.model, "--tokenizer", str(server.tokenizer),
-        "--dataset-name", "random", "--random-input-len", "128", "--random-output-len", "128",
+        "--dataset-name", "random", "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(OUTPUT_TOKENS),
         "--ignore-eos", "--temperature", "0", "--ready-check-timeout-sec", "0", "--disable-tqdm",
         "--max-concurrency", str(level), "--num-prompts", str(PROMPTS_PER_LEVEL[level]),
         "--num-warmups", str(min(level, 4)),
@@ -64,9 +67,14 @@ def _arguments(server: Server, level: int, result: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _figures(result: dict[str, object]) -> Figures:
+def figures(result: Mapping[str, Any]) -> Figures:
+    """What the client wrote, by our names. Raises RuntimeError when a request failed."""
     if result["failed"]:
-        raise RuntimeError(f"{result['failed']} requests failed; first error: {next(filter(None, result['errors']))}")  # type: ignore[call-overload]
+        first = next(filter(None, result["errors"]), "no reason given")
+        raise RuntimeError(f"{result['failed']} requests failed; first error: {first}")
+    # The client takes a stream that breaks off with an error event for a success.
+    if short := sum(length < OUTPUT_TOKENS for length in result["output_lens"]):
+        raise RuntimeError(f"{short} requests failed: their answers ended before {OUTPUT_TOKENS} tokens")
     names = {"output_throughput": "output_tokens_per_s", "median_ttft_ms": "ttft_p50_ms",
              "p99_ttft_ms": "ttft_p99_ms", "median_tpot_ms": "tpot_ms"}  # fmt: skip
-    return {ours: float(result[theirs]) for theirs, ours in names.items()}  # type: ignore[arg-type]
+    return {ours: float(result[theirs]) for theirs, ours in names.items()}

@@ -3,13 +3,11 @@
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -18,6 +16,8 @@ from rich.table import Table
 from app import processes
 from app.bench import arms, idle
 from app.bench.load import Figures, measure
+from app.bench.rows import Row, rows, rows_alone
+from app.bench.validation import measure_70b
 from app.local.ports import free_port
 from app.settings import Settings
 from app.store.layout import version_prefix
@@ -28,7 +28,6 @@ LEVELS = (1, 8, 16)
 TRIAL_LEVEL = 16
 ENGINE_MARKS = ("app.unit.engine_host", "VLLM::")
 
-Row = dict[str, Any]
 Say = Callable[[str], None]
 
 
@@ -50,8 +49,8 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
                 time.sleep(idle.SETTLE_S)
                 everything = processes.marked(started.platform.run_id)
                 engine = [process for process in everything if _is_engine(process)]
-                _put(ours, "idle", *idle.cost(process for process in everything if process not in engine))
-                _put(ours, "engine", *idle.cost(engine))
+                _put(ours, "idle_{}", *idle.cost(process for process in everything if process not in engine))
+                _put(ours, "engine_{}_vs_default", *idle.cost(engine))
         with arms.plain(model, plain_threads, plain_log) as started:
             _take(plain, started, measure(started.server, LEVELS), say, f"round {number} plain")
     say("plain vLLM with nothing but the model")
@@ -61,13 +60,15 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         plain[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = [default["output_tokens_per_s"]]
         ours[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = ours[f"output_tokens_per_s_c{TRIAL_LEVEL}"]
         time.sleep(idle.SETTLE_S)
-        _put(plain, "engine", *idle.cost(processes.marked(f"plain-{started.server.base_url.rsplit(':', 1)[1]}")))
+        run_id = f"plain-{started.server.base_url.rsplit(':', 1)[1]}"
+        _put(plain, "engine_{}_vs_default", *idle.cost(processes.marked(run_id)))
     say("bare Ray with Serve and one empty deployment")
-    _put(plain, "idle", *idle.bare_ray(settings, free_port()))
-    rows = [_row(name, ours[name], plain[name]) for name in ours if name in plain]
-    (home / "bench.json").write_text(json.dumps(rows, indent=2))
-    _print(rows, f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})")
-    return rows
+    _put(plain, "idle_{}", *idle.bare_ray(settings, free_port()))
+    say("validation of a folder shaped like a 70B model")
+    table = rows(ours, plain) + rows_alone(measure_70b(settings.run_dir, rounds))
+    (home / "bench.json").write_text(json.dumps(table, indent=2))
+    _print(table, f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})")
+    return table
 
 
 def _model(settings: Settings, say: Say) -> Path:
@@ -108,9 +109,9 @@ def _take(
     say(f"{what}: {rates}, start {started.start_to_first_token_s:.1f} s")
 
 
-def _put(into: dict[str, list[float]], what: str, cpu_pct: float, pss_bytes: int) -> None:
-    into[f"{what}_cpu_pct"] = [cpu_pct]
-    into[f"{what}_pss_bytes"] = [float(pss_bytes)]
+def _put(into: dict[str, list[float]], name: str, cpu_pct: float, pss_bytes: int) -> None:
+    into[name.format("cpu_pct")] = [cpu_pct]
+    into[name.format("pss_bytes")] = [float(pss_bytes)]
 
 
 def _is_engine(process: psutil.Process) -> bool:
@@ -120,27 +121,14 @@ def _is_engine(process: psutil.Process) -> bool:
         return False
 
 
-UNITS = {"tokens_per_s": "tokens/s", "_ms": "ms", "_bytes": "bytes", "_pct": "% of a core", "token_s": "s"}
-
-
-def _row(name: str, ours: list[float], plain: list[float]) -> Row:
-    """Medians over the rounds; the ratio is the median of each round's, the spread its widest difference."""
-    paired = len(ours) == len(plain) > 1
-    ratios = (
-        [a / b for a, b in zip(ours, plain, strict=True)] if paired else [a / statistics.median(plain) for a in ours]
-    )
-    return {
-        "name": name,
-        "unit": next(unit for part, unit in UNITS.items() if part in name),
-        "ours": round(statistics.median(ours), 3),
-        "plain": round(statistics.median(plain), 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "spread": round(max(ratios) - min(ratios), 3),
-    }
-
-
-def _print(rows: list[Row], caption: str) -> None:
+def _print(measured: list[Row], caption: str) -> None:
     table = Table("name", "unit", "ours", "plain", "ratio", "spread", box=None, caption=caption)
-    for row in rows:
-        table.add_row(*(f"{row[key]:,}" if isinstance(row[key], float) else str(row[key]) for key in row))
+    for row in measured:
+        table.add_row(*(_shown(value) for value in row.values()))
     Console(width=140 if not shutil.get_terminal_size().columns > 140 else None).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, float) else str(value)

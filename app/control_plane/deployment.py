@@ -6,13 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from ray import serve
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.control_plane.api import api_keys, endpoints, models
+from app.control_plane.api import api_keys, catalog, endpoints, jobs, models
 from app.control_plane.cluster import Cluster
 from app.control_plane.platform import Platform
 from app.core.field_errors import explain
@@ -39,6 +39,14 @@ class ControlPlaneArgs(BaseModel):
     simulations: dict[str, Simulation] = {}
     """For tests: endpoints (by name, or '*') that run the simulated engine instead of vLLM."""
 
+    @field_validator("endpoints")
+    @classmethod
+    def _distinct(cls, endpoints: list[EndpointSpec]) -> list[EndpointSpec]:
+        names = [endpoint.name for endpoint in endpoints]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"every endpoint needs a name of its own; declared more than once: {', '.join(twice)}")
+        return endpoints
+
 
 def asgi(platform: Platform) -> ASGIApp:
     """The control API over its services."""
@@ -57,7 +65,7 @@ def asgi(platform: Platform) -> ASGIApp:
         # FastAPI puts the part of the request ("body", "query") before the field's name.
         return error_response(explain([{**e, "loc": tuple(e["loc"])[1:]} for e in error.errors()]))
 
-    for module in (endpoints, models, api_keys):
+    for module in (endpoints, models, jobs, catalog, api_keys):
         app.include_router(module.router)
     app.add_middleware(ErrorBoundary)
     return app
@@ -83,8 +91,8 @@ class ControlPlane:
 
     async def check_health(self) -> None:
         """Called by Serve: without its loop the control plane must be replaced."""
-        if not self._platform.reconciler.alive:
-            raise RuntimeError("the reconciler has stopped")
+        if not all(loop.alive for loop in self._platform.loops):
+            raise RuntimeError("a loop has stopped")
 
     async def __del__(self) -> None:
         """Serve calls this when the replica stops."""

@@ -1,4 +1,4 @@
-"""The loop that makes the cluster what the records say. It may fail a step; it never dies and never spins."""
+"""Makes the cluster what the records say, step by step; app/control_plane/loop.py calls it."""
 
 import logging
 import threading
@@ -18,10 +18,6 @@ from app.store.database import Registry
 from app.unit.deployment import UnitSpec, build
 from app.unit.engine import Simulation
 
-BUSY_PERIOD_S = 0.25
-"""While anything is on its way."""
-IDLE_PERIOD_S = 3.0
-STOP_TIMEOUT_S = 10.0
 RETRY_FAILED_S = 60.0
 RETRY_FAILED_MAX_S = 1800.0
 EVERY_ENDPOINT = "*"
@@ -38,7 +34,7 @@ class ClusterPort(Protocol):
 
 
 class Reconciler:
-    """Observe, plan, act, write down; a thread of its own, since Serve's API blocks."""
+    """Observe, plan, act, write down."""
 
     def __init__(
         self,
@@ -62,39 +58,6 @@ class Reconciler:
         self._failed: dict[tuple[str, str], tuple[float, float]] = {}
         """(endpoint ID, revision) -> when to try again (0: being tried), and how long that wait is."""
         self._carried_out: dict[tuple[str, str], int] = {}
-        self._nudged = threading.Event()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
-
-    def start(self) -> None:
-        """Begin to loop."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the step that runs now, and wait for that."""
-        self._stopped = True
-        self.nudge()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S)
-
-    def nudge(self) -> None:
-        """Something changed: do not wait for the next period."""
-        self._nudged.set()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the loop still runs."""
-        return self._thread.is_alive()
-
-    def _run(self) -> None:
-        while not self._stopped:
-            self._nudged.clear()
-            try:
-                settled = self.step()
-            except Exception:
-                log.exception("a reconcile step failed")
-                settled = False
-            self._nudged.wait(IDLE_PERIOD_S if settled else BUSY_PERIOD_S)
 
     def step(self) -> bool:
         """One round; returns whether nothing is left to wait for."""

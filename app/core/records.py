@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from app.core.findings import Facts, Finding
+from app.core.model_specs import ModelSpec
 from app.core.specs import EndpointSpec, Precision
 
 DEFAULT_WORKSPACE = "default"
@@ -15,7 +17,8 @@ EndpointState = Literal[
 ModelState = Literal["preparing", "healthy", "failed", "deleting"]
 VersionState = Literal["creating", "healthy", "failed", "failed_quality"]
 JobState = Literal["creating", "queued", "running", "completed", "failed", "stopping", "stopped"]
-JobType = Literal["finetune", "quantize", "validate", "benchmark"]
+JobType = Literal["upload", "finetune", "quantize", "validate", "benchmark"]
+"""`upload` is the copying that every new model begins with; nobody asks for it by itself."""
 Role = Literal["admin", "developer", "inference"]
 ManagedBy = Literal["api", "serve_config"]
 
@@ -41,8 +44,15 @@ class Model(Record):
     workspace: str
     name: str
     base_model: str
+    description: str = ""
+    spec: ModelSpec | None = None
+    """What its creator asked for; None for one that was found in the object store."""
     state: ModelState
     reason: str = ""
+    findings: tuple[Finding, ...] = ()
+    """The last validation's."""
+    facts: Facts = Facts()
+    size_bytes: int = 0
 
 
 class Version(Record):
@@ -79,9 +89,22 @@ class Job(Record):
     workspace: str
     type: JobType
     name: str
+    model_id: str | None = None
+    """The model it works on; the record outlives the model."""
+    model_name: str = ""
     state: JobState
     reason: str = ""
     spec: dict[str, object] = {}
+    """What the job process is told."""
+    attempts: int = 0
+    """How often it was submitted: a run that was lost is submitted again."""
+    progress: float = 0.0
+    """From 0 to 1."""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    findings: tuple[Finding, ...] = ()
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
 class ApiKey(Record):

@@ -71,6 +71,8 @@ class MachineType(Spec):
     kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     """KV cache of an engine on CPU; on a GPU vLLM takes what the card has free."""
     enforce_eager: bool = False
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """For weights and KV cache; None: not known, as on CPU, where it is what the node has free."""
 
 
 CPU_SMALL = MachineType(name=DEFAULT_MACHINE_TYPE, kv_cache_bytes=512 << 20, enforce_eager=True)

@@ -69,20 +69,33 @@ def up(
         found = running(settings)
         if found is None:
             found = _start(settings, config, folder, say)
-        elif folder is not None:
-            say(f"the platform runs already at {found.base_url}; serving another model on it")
-            config = serve_config.read(serve_config.deployed_file(settings))
-            serve_config.prepare_model(settings, config, folder, say)
-            serve_config.deploy(settings, found.dashboard_url, _token(found), config)
         else:
-            say(f"the platform runs already at {found.base_url}")
+            config = _join(settings, found, config_file, folder, say)
         with api_client(settings, found) as client:
             wanted = serve_config.first_endpoint(config)
-            endpoint_id = _wait_for_endpoint(client, wanted["name"], wanted["model"] if folder else None, say)
+            endpoint_id = _wait_for_endpoint(client, found, wanted["name"], wanted["model"] if folder else None, say)
             pids = [process.pid for process in processes.marked(found.run_id)]
             found = found.model_copy(update={"endpoint_id": endpoint_id, "pids": pids})
             write_private(_state_file(settings), found.model_dump_json(indent=2))
             return found, chat(client, endpoint_id, PROMPT)
+
+
+def deployed(found: Running) -> serve_config.Config:
+    """The config that Serve runs now: others may have deployed since `up` did. Raises StartFailed."""
+    url, headers = f"{found.dashboard_url}/api/serve/applications/", {"authorization": f"Bearer {_token(found)}"}
+    try:
+        details = httpx.get(url, headers=headers, timeout=60, trust_env=False).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise StartFailed(f"Serve does not tell what it runs ({type(error).__name__})") from None
+    try:
+        apps = [
+            app["deployed_app_config"] for app in details["applications"].values() if app.get("deployed_app_config")
+        ]
+        config = {name: details[name] for name in ("proxy_location", "http_options")} | {"applications": apps}
+        serve_config.first_endpoint(config)
+    except (KeyError, IndexError, StopIteration, TypeError):
+        raise StartFailed("the config that was deployed last declares no endpoint to chat with") from None
+    return config
 
 
 def down(settings: Settings, say: Say) -> int:
@@ -106,8 +119,12 @@ def _stop(settings: Settings) -> int:
 
 
 def api_client(settings: Settings, found: Running) -> httpx.Client:
-    """A client that calls as the admin."""
-    key = settings.admin_key or Path(found.admin_key_file).read_text().strip()
+    """A client that calls as the admin. Raises StartFailed when there is no key."""
+    try:
+        key = settings.admin_key or Path(found.admin_key_file).read_text().strip()
+    except OSError as error:
+        reason = f"{found.admin_key_file}: {error.strerror}"
+        raise StartFailed(f"the admin key cannot be read ({reason}); MODELUNIT_ADMIN_KEY may hold it") from None
     headers = {"authorization": f"Bearer {key}"}
     return httpx.Client(base_url=found.base_url, headers=headers, timeout=600, trust_env=False)
 
@@ -122,10 +139,15 @@ def chat(client: httpx.Client, endpoint_id: str, prompt: str) -> str:
     return str(answer.json()["choices"][0]["message"]["content"])
 
 
-def curl_line(found: Running) -> str:
+def key_place(settings: Settings, found: Running) -> str:
+    """Where a person finds the admin key."""
+    return f"in {found.admin_key_file}" if settings.admin_key is None else "the value of MODELUNIT_ADMIN_KEY"
+
+
+def curl_line(settings: Settings, found: Running) -> str:
     """A command that a person can paste."""
     body = json.dumps({"model": found.endpoint_id, "messages": [{"role": "user", "content": PROMPT}]})
-    key = f"$(cat {shlex.quote(found.admin_key_file)})"
+    key = f"$(cat {shlex.quote(found.admin_key_file)})" if settings.admin_key is None else "$MODELUNIT_ADMIN_KEY"
     return (
         f'curl {found.base_url}/v1/chat/completions -H "Authorization: Bearer {key}" '
         f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
@@ -170,6 +192,19 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         raise
 
 
+def _join(settings: Settings, found: Running, config_file: Path, folder: Path | None, say: Say) -> serve_config.Config:
+    """What `up` does on a platform that runs: its first endpoint serves `folder`, and everything else stays."""
+    say(f"the platform runs already at {found.base_url}")
+    if config_file != serve_config.LOCAL:
+        say(f"{config_file} is not deployed: a platform that runs is changed by 'serve deploy'")
+    config = deployed(found)
+    if folder is not None:
+        say(f"its endpoint {serve_config.first_endpoint(config)['name']} is to serve {folder.resolve().name}")
+        serve_config.prepare_model(settings, config, folder, say)
+        serve_config.deploy(settings, found.dashboard_url, _token(found), config)
+    return config
+
+
 def _wait_for_router(found: Running) -> None:
     deadline = time.monotonic() + ROUTER_TIMEOUT_S
     with httpx.Client(base_url=found.base_url, timeout=5, trust_env=False) as client:
@@ -183,23 +218,32 @@ def _wait_for_router(found: Running) -> None:
             time.sleep(0.1)
 
 
-def _wait_for_endpoint(client: httpx.Client, name: str, model: str | None, say: Say) -> str:
+def _wait_for_endpoint(client: httpx.Client, found: Running, name: str, model: str | None, say: Say) -> str:
     """The ID of the endpoint once it is healthy, and serves `model` if one is given."""
-    deadline = time.monotonic() + ENDPOINT_TIMEOUT_S
-    told = ""
-    while time.monotonic() < deadline:
+    started = time.monotonic()
+    told, known = "", False
+    while time.monotonic() - started < ENDPOINT_TIMEOUT_S:
+        line = told
         with contextlib.suppress(httpx.TransportError):
             answer = client.get("/platform/v1/endpoints", params={"page_size": 1000})
-            found = answer.json()["data"] if answer.status_code == 200 else []
-            for endpoint in (e for e in found if e["name"] == name and model in (None, e["model"])):
+            if answer.status_code == 401:  # for a moment only, when the routers still have another key
+                line = "the platform refuses the admin key"
+            listed = answer.json()["data"] if answer.status_code == 200 else []
+            for endpoint in (e for e in listed if e["name"] == name and model in (None, e["model"])):
+                known = True
                 line = f"endpoint {endpoint['id']} is {endpoint['state']}: {endpoint['reason']}".removesuffix(": ")
                 if endpoint["state"] == "healthy" and endpoint["generation"] == endpoint["observed_generation"]:
                     return str(endpoint["id"])
                 if endpoint["state"] in ("abnormal", "alarm"):
                     raise StartFailed(line)
-                if line != told:
-                    say(line)
-                told = line
+        if line != told:
+            say(line)
+        told = line
+        if not known and time.monotonic() - started > ROUTER_TIMEOUT_S:
+            problem = serve_config.problems(found.dashboard_url, _token(found))
+            raise StartFailed(
+                f"the control plane shows no endpoint {name} after {ROUTER_TIMEOUT_S} s. {told} {problem}"
+            )
         time.sleep(0.2)
     raise StartFailed(f"endpoint {name} was not healthy within {ENDPOINT_TIMEOUT_S} s")
 

@@ -11,7 +11,7 @@ from ray import serve
 
 from app.core.routing import Route, RoutingTable
 from app.store.layout import SNAPSHOT
-from app.store.objects import ObjectMissing, ObjectStore
+from app.store.object_store import ObjectMissing, ObjectStore
 
 POLL_WAIT_S = 20.0
 POLL_DEADLINE_S = 30.0
@@ -80,7 +80,8 @@ class Directory:
         """Take over each new table; never returns and never gives up."""
         while True:
             try:
-                data = await self._source.next_table(self.table.number, POLL_WAIT_S)
+                first = self._heard_at is None  # not waited for: until it is there, the control plane looks away
+                data = await self._source.next_table(self.table.number, 0.0 if first else POLL_WAIT_S)
                 self._heard_at = time.monotonic()
                 if data is not None:
                     self._take(data)

@@ -12,9 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.core.errors import Conflict
 from app.core.specs import Precision
-from app.store.objects import ObjectMissing, ObjectStore, OnBytes, StoreError, check_name
+from app.store.object_store import ObjectMissing, ObjectStore, OnBytes, StoreError, check_name, check_prefix
 
 MODELS = "models/"
+JOBS = "jobs/"
 MANIFEST = "manifest.json"
 SNAPSHOT = "routing/table.json"
 """The newest routing table, for routers that start without the control plane."""
@@ -42,18 +43,27 @@ class Manifest(BaseModel):
     base_model: str
     precision: Precision
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
+    files_prefix: str | None = None
+    """Where the files lie when that is a folder of the user's own, which is read there and never written."""
 
     @model_validator(mode="after")
-    def _distinct(self) -> "Manifest":
+    def _sound(self) -> "Manifest":
         names = {file.name for file in self.files}
         if len(names) < len(self.files) or MANIFEST in names:
             raise ValueError("every file is named once, and the manifest is not one of them")
+        if self.files_prefix is not None and not check_prefix(self.files_prefix).endswith("/"):
+            raise ValueError("files_prefix ends with '/'")
         return self
 
     @property
     def prefix(self) -> str:
-        """Where its files lie."""
+        """Where it lies, and its files too unless `files_prefix` says otherwise."""
         return version_prefix(self.model_id, self.precision)
+
+    @property
+    def files_at(self) -> str:
+        """The prefix of its files' names."""
+        return self.files_prefix or self.prefix
 
     @property
     def digest(self) -> str:
@@ -64,6 +74,11 @@ class Manifest(BaseModel):
     @property
     def total_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
+
+
+def job_object(job_id: str, name: str) -> str:
+    """One of the files by which the control plane and a job process talk: spec, progress, outcome, journal."""
+    return f"{JOBS}{job_id}/{name}"
 
 
 def version_prefix(model_id: str, precision: Precision) -> str:
@@ -84,6 +99,11 @@ def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def write_manifest(store: ObjectStore, manifest: Manifest) -> None:
+    """Publish: from here on the version exists."""
+    store.write(manifest.prefix + MANIFEST, manifest.model_dump_json(indent=1, exclude_none=True).encode())
 
 
 def find_manifests(store: ObjectStore) -> Iterator[Manifest]:
@@ -129,24 +149,25 @@ def publish_folder(
     if published is not None and published.digest != manifest.digest:
         raise Conflict(f"Other weights are already published as {precision} of model {model_id}.")
 
-    there = _sizes(store, prefix)
+    there = sizes(store, prefix)
     for file in files:
         # Only a manifest vouches for what is there: without one, it may be left from another attempt.
         if published is None or there.get(prefix + file.name) != file.size_bytes:
             store.upload(prefix + file.name, sources[file.name], on_bytes)
 
-    there = _sizes(store, prefix)
+    there = sizes(store, prefix)
     for file in files:
         if there.pop(prefix + file.name, None) != file.size_bytes:
             raise StoreError(f"{file.name} changed while it was being published, or did not arrive whole")
     for stray in there.keys() - {prefix + MANIFEST}:
         store.delete(stray)
     if published != manifest:
-        store.write(prefix + MANIFEST, manifest.model_dump_json(indent=1).encode())
+        write_manifest(store, manifest)
     return manifest
 
 
-def _sizes(store: ObjectStore, prefix: str) -> dict[str, int]:
+def sizes(store: ObjectStore, prefix: str) -> dict[str, int]:
+    """The sizes in bytes of all objects under a prefix, by their names."""
     return {stored.name: stored.size_bytes for stored in store.list(prefix)}
 
 

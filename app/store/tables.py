@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -57,6 +59,10 @@ def _number(name: str) -> Column[int]:
     return Column(name, Integer, nullable=False)
 
 
+def _bytes(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
 def _document(name: str) -> Column[object]:
     return Column(name, JSON, nullable=False)
 
@@ -72,7 +78,19 @@ def _table(name: str, *rest: SchemaItem) -> Table:
 
 TABLES: Mapping[type[Record], Table] = {
     Workspace: _table("workspaces", _text("name"), UniqueConstraint("name")),
-    Model: _table("models", _owner(), _text("name"), _text("base_model"), _text("state"), _text("reason")),
+    Model: _table(
+        "models",
+        _owner(),
+        _text("name"),
+        _text("base_model"),
+        _text("description"),
+        _document("spec"),
+        _text("state"),
+        _text("reason"),
+        _document("findings"),
+        _document("facts"),
+        _bytes("size_bytes"),
+    ),
     Version: _table(
         "versions",
         Column("model_id", String, ForeignKey("models.id"), nullable=False),
@@ -95,7 +113,26 @@ TABLES: Mapping[type[Record], Table] = {
         _text("revision", optional=True),
         _number("running_units"),
     ),
-    Job: _table("jobs", _owner(), _text("type"), _text("name"), _text("state"), _text("reason"), _document("spec")),
+    # No key on `model_id`: jobs tell of models that are gone.
+    Job: _table(
+        "jobs",
+        _owner(),
+        _text("type"),
+        _text("name"),
+        _text("model_id", optional=True),
+        _text("model_name"),
+        _text("state"),
+        _text("reason"),
+        _document("spec"),
+        _number("attempts"),
+        Column("progress", Float, nullable=False),
+        _bytes("done_bytes"),
+        _bytes("total_bytes"),
+        _document("findings"),
+        Column("started_at", UtcDateTime),
+        Column("finished_at", UtcDateTime),
+        Index(None, "model_id"),
+    ),
     ApiKey: _table(
         "api_keys",
         _owner(),

@@ -61,7 +61,11 @@ class ModelUnit:
         spec = self._spec
         model_dir = ""
         if spec.simulation is None:
-            folder = fetch(open_store(settings), spec.weights, settings.home / "cache")
+            # Kept for the unit's life: while it runs, its files are not removed to make room.
+            self._weights = fetch(
+                open_store(settings), spec.weights, settings.home / "cache", cache_bytes=settings.cache_bytes
+            )
+            folder = self._weights.folder
             if problems := check_folder(folder):
                 raise EngineStartError("; ".join(problems))
             model_dir = str(folder)
@@ -99,6 +103,8 @@ class ModelUnit:
         if hasattr(self, "_watch"):
             self._watch.cancel()
             self._engine.close()
+        if hasattr(self, "_weights"):
+            self._weights.close()
 
 
 def build(spec: UnitSpec, *, version: str, resources: dict[str, Any], min_units: int, max_units: int) -> Any:

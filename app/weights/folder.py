@@ -1,12 +1,10 @@
 """Whether a folder can be a model at all: its files and their headers, read in milliseconds and without torch."""
 
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-MAX_HEADER_BYTES = 10_000_000
-"""Far above the header of any model; safetensors itself stops at 100 MB."""
+from app.weights.safetensors_headers import HeaderError, fetch_header, parse_header
 
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
@@ -70,32 +68,18 @@ def _header_problem(path: Path) -> str | None:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            prefix = file.read(8)
-            if len(prefix) < 8:
-                return "is cut off: it is shorter than 8 bytes"
-            length = struct.unpack("<Q", prefix)[0]
-            if length > MAX_HEADER_BYTES:
-                return f"is not a safetensors file: its header would have {length} bytes"
-            if length > size - 8:
-                return "is cut off inside its header"
-            header = json.loads(file.read(length))
+
+            def read(start: int, length: int) -> bytes:
+                file.seek(start)
+                return file.read(length)
+
+            header = fetch_header(read, size)
+        problems = parse_header(header, size - 8 - len(header)).problems
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except (ValueError, RecursionError):
-        return "is not a safetensors file: its header is not JSON"
-    if not isinstance(header, dict):
-        return "is not a safetensors file: its header is not a JSON object"
-    header.pop("__metadata__", None)
-    data_bytes = size - 8 - length
-    for tensor, entry in header.items():
-        span = entry.get("data_offsets") if isinstance(entry, dict) else None
-        if not (isinstance(span, list) and len(span) == 2 and all(type(offset) is int for offset in span)):
-            return f"is not a safetensors file: tensor {tensor!r} has no data_offsets"
-        if not 0 <= span[0] <= span[1]:
-            return f"is damaged: the data_offsets of tensor {tensor!r} run backwards"
-        if span[1] > data_bytes:
-            return f"is cut off: tensor {tensor!r} ends {span[1] - data_bytes} bytes past the end of the file"
-    return None
+    except HeaderError as error:
+        return str(error)
+    return problems[0].text if problems else None
 
 
 def _read_object(path: Path) -> tuple[dict[str, object], str]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from app.core.errors import PlatformError
 from app.settings import Settings
 from app.store.layout import publish_folder, read_manifest, version_prefix
-from app.store.objects import ObjectStore, open_store
+from app.store.object_store import ObjectStore
+from app.store.objects import open_store
 
 DEMO_ID = "m-smollm2-135m-instruct"
 DEMO_NAME = "SmolLM2-135M-Instruct"

@@ -12,7 +12,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.conftest import MODEL, Machine, Platform, alive, free_port, until
+from tests.cluster.conftest import (
+    CRASHING,
+    DEMO,
+    MODEL,
+    SIMULATIONS,
+    STEADY,
+    Machine,
+    Platform,
+    alive,
+    free_port,
+    until,
+)
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -69,6 +80,38 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(tmp_path: Path) -> N
 
 
 @pytest.fixture
+def played(platform: Platform) -> Iterator[Platform]:
+    """With the simulated engine behind `demo` too, deployed after `up` by somebody else; put back afterwards."""
+    platform.deploy(DEMO, STEADY, CRASHING, simulations={**SIMULATIONS, "demo": {"word": "new "}})
+    yield platform
+    platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
+    until(lambda: platform.endpoint("demo")["model"] == DEMO["model"], "the demo model's return")
+    platform.wait_for("demo", "healthy")
+
+
+def test_a_platform_that_runs_serves_a_folder_on_its_first_endpoint(played: Platform, tmp_path: Path) -> None:
+    folder = tmp_path / "My-Model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"max_position_embeddings": 1024}')
+    others = until(lambda: {name: played.engine_pids(name) for name in ("steady", "crashing")}, "the control plane")
+    before = until(lambda: played.endpoint("demo"), "the control plane")
+
+    up = played.machine.run("up", "--model", str(folder))
+    assert up.returncode == 0, up.stderr
+    assert "runs already" in up.stderr
+    assert "the model says: new new" in up.stdout
+    now = played.endpoint("demo")
+    assert (now["id"], now["state"], now["max_model_len"]) == (before["id"], "healthy", 1024)
+    model = played.http.get(f"/platform/v1/models/{now['model']}").json()
+    assert (model["name"], model["state"]) == ("My-Model", "healthy")
+    assert {name: played.engine_pids(name) for name in others} == others
+
+    again = played.machine.run("up")
+    assert (again.returncode, "the model says: new new" in again.stdout) == (0, True), again.stderr
+    assert played.endpoint("demo")["model"] == now["model"]
+
+
+@pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """Another HOME and port; whatever a failing test leaves there is stopped."""
     machine = Machine(tmp_path / "home", free_port())
@@ -91,7 +134,7 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     interrupted = begin()
     os.kill(interrupted.pid, signal.SIGINT)
     _, err = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 130, err
+    assert interrupted.returncode == 1, err
     assert "interrupted" in err
     assert not (machine.home / "serve.json").exists()
 

@@ -39,9 +39,9 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
     def close(platform: Platform) -> None:
         platform.close()
         deadline = time.monotonic() + WAIT_S
-        while platform.reconciler.alive and time.monotonic() < deadline:
+        while any(loop.alive for loop in platform.loops) and time.monotonic() < deadline:
             time.sleep(0.005)
-        assert not platform.reconciler.alive
+        assert not any(loop.alive for loop in platform.loops)
 
     def open_one(
         *declared: EndpointSpec, on: FakeCluster = cluster, clock: Callable[[], float] = time.monotonic

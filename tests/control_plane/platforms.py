@@ -1,12 +1,14 @@
 """Platforms on a cluster that is played by a dictionary."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.control_plane.platform import Platform
+from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus, Seen
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
 from app.core.specs import EndpointSpec
@@ -25,7 +27,21 @@ class FakeCluster:
         self.deploys: list[tuple[str, str]] = []
         self.refuses: Callable[[str], bool] = lambda endpoint_id: False
         self.on_observe: Callable[[], None] = lambda: None
+        self.submitted: dict[str, str] = {}
+        self.stopped: set[str] = set()
+        self.run_becomes: RunStatus = "running"
         self._lock = threading.Lock()
+
+    def submit(self, submission_id: str, entrypoint: str) -> None:
+        self.submitted[submission_id] = entrypoint
+
+    def run_status(self, submission_id: str) -> tuple[RunStatus, str]:
+        if submission_id not in self.submitted:
+            return "missing", ""
+        return ("stopped" if submission_id in self.stopped else self.run_becomes), ""
+
+    def stop(self, submission_id: str) -> None:
+        self.stopped.add(submission_id)
 
     def observe(self) -> list[Seen]:
         self.on_observe()
@@ -80,3 +96,15 @@ def by_name(platform: Platform) -> dict[str, Endpoint]:
 
 def specs(*names: str) -> Sequence[EndpointSpec]:
     return [spec(name) for name in names]
+
+
+T = TypeVar("T")
+
+
+def until(check: Callable[[], T | None]) -> T:
+    """The first true answer of `check`."""
+    deadline = time.monotonic() + WAIT_S
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"waited {WAIT_S} s"
+        time.sleep(0.01)
+    return found

@@ -59,7 +59,7 @@ async def test_an_endpoint_that_fails_says_why(
     created = (await admin.post("/endpoints", json=NEW)).json()
     await until_state(admin, created["id"], "healthy")
     cluster.becomes(created["id"], "failed", "not enough memory")
-    platform.reconciler.nudge()
+    platform.endpoint_loop.nudge()
     failed = await until_state(admin, created["id"], "abnormal")
     assert failed["reason"] == "not enough memory"
     kinds = [e["kind"] for e in (await admin.get(f"/endpoints/{created['id']}/events")).json()["data"]]

@@ -36,7 +36,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def until_healthy(platform: Platform, *names: str) -> None:
     def healthy() -> bool:
-        platform.reconciler.nudge()
+        platform.endpoint_loop.nudge()
         found = by_name(platform)
         return all(
             name in found
@@ -182,7 +182,7 @@ def test_a_wish_that_comes_while_a_step_runs_is_not_taken_for_carried_out(
 
     cluster.on_observe = wish
     cluster.refuses = lambda _: True  # so that the newer wish is never carried out
-    until(lambda: platform.reconciler.nudge() or len(cluster.deploys) > 2)
+    until(lambda: platform.endpoint_loop.nudge() or len(cluster.deploys) > 2)
     endpoint = by_name(platform)["one"]
     assert (endpoint.generation, endpoint.observed_generation) == (2, 1)
 

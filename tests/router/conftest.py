@@ -19,8 +19,8 @@ from app.core.routing import RoutingTable
 from app.router.deployment import RouterArgs, asgi
 from app.router.directory import Directory
 from app.router.stream import TokenListener
+from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
-from app.store.objects import FileStore
 from tests.router.tables import KEY, MakeRouter, NoControlPlane, table
 from tests.router.units import WAIT_S, Script, UnitDirectory, Units
 

@@ -10,8 +10,8 @@ import pytest
 from app.core.routing import Route, RoutingTable, Target
 from app.router import directory as module
 from app.router.directory import Directory, choose
+from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
-from app.store.objects import FileStore
 from tests.router.tables import NoControlPlane, table
 from tests.router.units import WAIT_S
 

@@ -9,7 +9,7 @@ from typing import Any
 from app.core.errors import PlatformError
 from app.core.frames import Kind, encode
 from app.router.directory import Directory, TableSource
-from app.store.objects import ObjectStore
+from app.store.object_store import ObjectStore
 
 WAIT_S = 10
 

@@ -9,16 +9,21 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 
 from app.settings import Settings
 from app.store.database import Registry
-from app.store.objects import ObjectStore, StoreError, open_store
+from app.store.object_store import ObjectStore, StoreError
+from app.store.objects import open_store
+from tests.store.faulting_proxy import FaultingProxy
 
 S3_START_S = 60
 S3_KEY, S3_SECRET = "AKIDOFTHETESTS", "secret-of-the-tests"
@@ -105,6 +110,48 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return open_store(Settings(object_store=f"file://{tmp_path}/objects"))
     set_s3_credentials(monkeypatch)
     return open_s3(request.getfixturevalue("s3_url"))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A prefix of the tests' bucket that nobody else has: `weights` for a source, `objects` for a store."""
+
+    url: str
+    prefix: str
+
+    def uri(self, folder: str = "weights") -> str:
+        return f"s3://modelunit-tests/{self.prefix}/{folder}"
+
+    def settings(self, endpoint_url: str | None = None) -> Settings:
+        return Settings(
+            object_store=self.uri("objects"), s3_endpoint_url=endpoint_url or self.url, s3_addressing_style="path"
+        )
+
+    def fill(self, files: Mapping[str, bytes], folder: str = "weights") -> None:
+        settings = self.settings().model_copy(update={"object_store": self.uri(folder)})
+        store = open_store(settings)
+        for name, data in files.items():
+            store.write(name, data)
+
+    def client(self) -> Any:
+        """boto3's own, for what no store of ours does."""
+        return boto3.session.Session().client(
+            "s3", endpoint_url=self.url, config=Config(s3={"addressing_style": "path"})
+        )
+
+
+@pytest.fixture
+def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    set_s3_credentials(monkeypatch)
+    return Bucket(s3_url, uuid.uuid4().hex)
+
+
+@pytest.fixture
+def proxy(s3_url: str) -> Iterator[FaultingProxy]:
+    """Between a client and the S3 server."""
+    proxy = FaultingProxy(s3_url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

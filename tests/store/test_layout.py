@@ -14,7 +14,7 @@ from app.store.layout import (
     read_manifest,
     version_prefix,
 )
-from app.store.objects import ObjectStore, OnBytes, StoreError
+from app.store.object_store import ObjectStore, OnBytes, StoreError
 
 FILES = {
     "config.json": b"{}",

@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.store.objects import (
-    INCOMING,
-    FileStore,
-    ObjectMissing,
-    ObjectStore,
-    S3Store,
-    StoredObject,
-    StoreError,
-    open_store,
-)
+from app.store.file_store import FileStore
+from app.store.object_store import INCOMING, ObjectMissing, ObjectStore, StoredObject, StoreError
+from app.store.objects import S3Store, open_store
 
 MIB = 1 << 20
 BAD_NAMES = [
@@ -261,3 +254,90 @@ def test_s3_errors_name_no_credential(s3_url: str, monkeypatch: pytest.MonkeyPat
         assert "AKID" not in str(failure.value)
         assert "secret" not in str(failure.value)
         assert failure.value.__suppress_context__
+
+
+PART_BYTES = 5 * MIB
+
+
+def test_an_object_arrives_in_parts_in_any_order(store: ObjectStore) -> None:
+    data = os.urandom(11 * MIB)
+    upload = store.open_upload("m/weights", len(data), PART_BYTES)
+    for number in (2, 0, 1):
+        assert not upload.holds(number, data[number * PART_BYTES :][:PART_BYTES])
+        upload.send(number, data[number * PART_BYTES :][:PART_BYTES])
+    assert names(store) == []
+    assert [upload.name for upload in store.unfinished("m/")] == ["m/weights"]
+    upload.finish()
+    assert store.read("m/weights") == data
+    assert list(store.unfinished("")) == []
+
+
+def test_an_unfinished_upload_is_gone_on_with(store: ObjectStore) -> None:
+    data = os.urandom(11 * MIB)
+    parts = [data[start:][:PART_BYTES] for start in range(0, len(data), PART_BYTES)]
+    first = store.open_upload("m/weights", len(data), PART_BYTES)
+    first.send(2, parts[2])
+    first.send(0, bytes(PART_BYTES))
+    second = store.open_upload("m/weights", len(data), PART_BYTES)
+    assert [second.holds(number, part) for number, part in enumerate(parts)] == [False, False, True]
+    second.send(1, parts[1])
+    second.send(0, parts[0])
+    second.finish()
+    assert store.read("m/weights") == data
+
+
+def test_an_upload_replaces_an_object_when_it_is_finished(store: ObjectStore) -> None:
+    store.write("x", b"old")
+    upload = store.open_upload("x", 3, PART_BYTES)
+    upload.send(0, b"new")
+    assert store.read("x") == b"old"
+    upload.finish()
+    assert store.read("x") == b"new"
+
+
+def test_an_upload_of_another_size_takes_the_place_of_an_older_one(store: ObjectStore) -> None:
+    store.open_upload("x", 12 * MIB, PART_BYTES).send(2, bytes(2 * MIB))
+    upload = store.open_upload("x", 3, PART_BYTES)
+    upload.send(0, b"new")
+    upload.finish()
+    assert store.read("x") == b"new"
+
+
+def test_unfinished_uploads_are_dropped_by_prefix(store: ObjectStore) -> None:
+    for name in ("a/b/c", "a/b-c", "a/d", "b"):
+        store.open_upload(name, 6 * MIB, PART_BYTES).send(1, bytes(MIB))
+    store.drop_uploads("a/b")
+    assert sorted(upload.name for upload in store.unfinished("")) == ["a/d", "b"]
+    store.drop_uploads("a/b")
+    store.drop_uploads("")
+    assert list(store.unfinished("")) == []
+    assert names(store) == []
+
+
+def test_uploads_that_begin_and_end_beside_each_other_do_not_trip(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+
+    def churn(number: int) -> None:
+        for turn in range(50):
+            store.open_upload(f"deep/er/{number}/{turn}", 1, PART_BYTES).send(0, b"x")
+            store.drop_uploads(f"deep/er/{number}/")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(churn, range(4)))
+    assert list((tmp_path / INCOMING).iterdir()) == []
+
+
+def test_abandoned_parts_go_in_time(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    for name in ("m/old", "m/fresh"):
+        store.open_upload(name, 1, PART_BYTES)
+    os.utime(tmp_path / INCOMING / "parts" / "m" / "old", (0, 0))
+    store.write("x", b"")
+    assert [upload.name for upload in store.unfinished("")] == ["m/fresh"]
+
+
+def test_failures_of_a_file_store_name_no_path(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "objects")
+    store.write("a", b"1")
+    with pytest.raises(StoreError, match=r"^object store: [A-Za-z ]+, at 'a/b'$"):
+        store.write("a/b", b"2")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.weights.folder import MAX_HEADER_BYTES, check_folder
+from app.weights.folder import check_folder
+from app.weights.safetensors_headers import MAX_HEADER_BYTES
 
 INDEX = "model.safetensors.index.json"
 

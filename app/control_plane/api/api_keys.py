@@ -6,8 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
-from app.control_plane.api.endpoints import confirmed
-from app.control_plane.api.pages import PageDep
+from app.control_plane.api.pages import PageDep, confirmed
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
 

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query
 
 from app.control_plane.api.access import Developer, PlatformDep
-from app.control_plane.api.pages import PageDep
+from app.control_plane.api.pages import PageDep, confirmed
 from app.control_plane.services.events import events_of
-from app.core.errors import InvalidField
 from app.core.records import Endpoint, Event
 from app.core.specs import EndpointSpec
 
@@ -75,9 +74,3 @@ def events(endpoint_id: str, caller: Developer, platform: PlatformDep, page: Pag
     """What happened to an endpoint, oldest first."""
     platform.endpoints.get(caller.workspace, endpoint_id)
     return page.of(events_of(platform.registry, endpoint_id), _show_event)
-
-
-def confirmed(confirm: str) -> None:
-    """Deletes must be meant. Raises InvalidField."""
-    if confirm != "DELETE":
-        raise InvalidField("Deleting needs ?confirm=DELETE.", "confirm")

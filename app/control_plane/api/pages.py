@@ -1,14 +1,14 @@
 """Lists in pages: `?page_size=&page_token=` in, `next_page_token` out."""
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query
 
 from app.core.errors import InvalidField
-from app.core.records import Record
 
-R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 class Page:
@@ -22,20 +22,31 @@ class Page:
         self._size = page_size
         self._token = page_token
 
-    def of(self, records: Sequence[R], show: Callable[[R], dict[str, Any]]) -> dict[str, Any]:
+    def of(
+        self,
+        items: Sequence[T],
+        show: Callable[[T], dict[str, Any]],
+        id_of: Callable[[T], str] = attrgetter("id"),
+    ) -> dict[str, Any]:
         """The list body. Raises InvalidField for a token that names nothing in the list."""
         start = 0
         if self._token is not None:
-            start = next((i + 1 for i, record in enumerate(records) if record.id == self._token), -1)
+            start = next((i + 1 for i, item in enumerate(items) if id_of(item) == self._token), -1)
             if start < 0:
                 raise InvalidField("page_token is not one that this list gave out.", "page_token")
-        shown = records[start : start + self._size]
-        more = start + self._size < len(records)
+        shown = items[start : start + self._size]
+        more = start + self._size < len(items)
         return {
             "object": "list",
-            "data": [show(record) for record in shown],
-            "next_page_token": shown[-1].id if more else None,
+            "data": [show(item) for item in shown],
+            "next_page_token": id_of(shown[-1]) if more else None,
         }
 
 
 PageDep = Annotated[Page, Depends()]
+
+
+def confirmed(confirm: str) -> None:
+    """Deletes must be meant. Raises InvalidField."""
+    if confirm != "DELETE":
+        raise InvalidField("Deleting needs ?confirm=DELETE.", "confirm")

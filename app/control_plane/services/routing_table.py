@@ -10,7 +10,7 @@ from app.core.records import ApiKey, Endpoint
 from app.core.routing import Grant, Route, RoutingTable, Target
 from app.store.database import Registry
 from app.store.layout import SNAPSHOT
-from app.store.objects import ObjectMissing, ObjectStore
+from app.store.object_store import ObjectMissing, ObjectStore
 
 ROUTER_LOST_AFTER_S = 30.0
 """A router that has not asked for so long is gone; living ones ask every 20 s at least."""

@@ -1,0 +1,1 @@
+"""The base models the platform knows: data files, and the reader that checks them."""

@@ -1,0 +1,137 @@
+"""Carries out jobs, and brings models from `preparing` to `healthy` or `failed`, or away, step by step."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from app.control_plane.services.events import event
+from app.control_plane.services.jobs import Jobs
+from app.control_plane.services.models import Models
+from app.core.job_specs import JobOutcome
+from app.core.jobs import UNFINISHED, RunStatus, judge, next_step, submission_id
+from app.core.records import Job, Model
+from app.store.database import Registry
+from app.store.layout import job_object
+from app.store.object_store import ObjectStore
+
+MODULES = {"upload": "jobs.upload", "validate": "jobs.validate"}
+RETRY_S = 5.0
+MAX_PROCESSES = 8
+"""Of jobs at a time; the others wait their turn."""
+
+log = logging.getLogger("ray.serve")
+
+
+class JobPort(Protocol):
+    """What the loop needs of Ray; see app/control_plane/cluster.py."""
+
+    def submit(self, submission_id: str, entrypoint: str) -> None: ...
+    def run_status(self, submission_id: str) -> tuple[RunStatus, str]: ...
+    def stop(self, submission_id: str) -> None: ...
+
+
+class JobRunner:
+    """Observe, decide, act, write down: one round per `step`."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: ObjectStore,
+        jobs: Jobs,
+        models: Models,
+        cluster: JobPort,
+        lock: threading.RLock,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+    ):
+        self._registry = registry
+        self._store = store
+        self._jobs = jobs
+        self._models = models
+        self._cluster = cluster
+        self._lock = lock
+        self._changed = changed
+        self._clock = clock
+        self._failed: dict[str, float] = {}
+        """ID of a job or model whose last step failed -> when to try again."""
+
+    def step(self) -> bool:
+        """One round; returns whether nothing is left to wait for. One job's trouble never holds up another."""
+        for model in self._models.in_state("preparing"):
+            self._guarded(model.id, lambda model=model: self._prepare(model))  # type: ignore[misc]
+        unfinished = self._jobs.unfinished()
+        turn = [job for job in unfinished if job.attempts or job.state == "stopping"]
+        turn += [job for job in unfinished if job not in turn][: max(0, MAX_PROCESSES - len(turn))]
+        for job in turn:
+            self._guarded(job.id, lambda job=job: self._run(job))  # type: ignore[misc]
+        for model in self._models.in_state("deleting"):
+            self._guarded(model.id, lambda model=model: self._models.erase(model))  # type: ignore[misc]
+        return not (self._jobs.unfinished() or self._models.in_state("preparing") or self._models.in_state("deleting"))
+
+    def _guarded(self, what: str, action: Callable[[], None]) -> None:
+        if self._clock() < self._failed.get(what, 0.0):
+            return
+        try:
+            action()
+            self._failed.pop(what, None)
+        except Exception:
+            log.exception("a step of %s failed; it is tried again in %g s", what, RETRY_S)
+            self._failed[what] = self._clock() + RETRY_S
+
+    def _prepare(self, model: Model) -> None:
+        if model.spec is None:
+            return
+        step, job = next_step(model, self._jobs.of_model(model.id))
+        outcome = self._jobs.outcome(job) if job and step != "wait" else None
+        if step in ("validate", "upload"):
+            self._models.begin(model, step, outcome)
+        elif step == "healthy" and outcome:
+            self._models.publish(model, outcome)
+            self._changed()
+        elif step == "failed" and job:
+            self._models.fail(model, job.reason, outcome)
+
+    def _run(self, job: Job) -> None:
+        outcome = self._jobs.outcome(job)
+        status: RunStatus = "missing"
+        message = ""
+        if outcome is None and job.attempts:
+            status, message = self._cluster.run_status(submission_id(job, job.attempts))
+        verdict = judge(job, status, message, outcome)
+        if job.state == "stopping" and status in ("pending", "running"):
+            self._cluster.stop(submission_id(job, job.attempts))
+        if verdict.submit:
+            self._submit(job)
+        self._write_down(job, verdict.state, verdict.reason, outcome, job.attempts + verdict.submit)
+
+    def _submit(self, job: Job) -> None:
+        spec = job_object(job.id, "spec.json")
+        self._store.write(spec, json.dumps(job.spec).encode())
+        self._cluster.submit(submission_id(job, job.attempts + 1), f"python -m {MODULES[job.type]} --spec {spec}")
+
+    def _write_down(self, job: Job, state: str, reason: str, outcome: JobOutcome | None, attempts: int) -> None:
+        now = datetime.now(UTC)
+        progress = self._jobs.progress(job)
+        update = {
+            "state": state,
+            "reason": reason,
+            "attempts": attempts,
+            "progress": 1.0 if state == "completed" else progress.fraction,
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+            "findings": outcome.findings if outcome else (),
+            "started_at": job.started_at or (now if state == "running" else None),
+            "finished_at": None if state in UNFINISHED else now,
+        }
+        with self._lock:
+            current = self._registry.get(Job, job.id)
+            if current is None or (current.state == "stopping" and state in UNFINISHED):
+                return  # somebody wished otherwise meanwhile
+            updated = current.model_copy(update=update)
+            if updated == current:
+                return
+            notes = [event(job.workspace, job.id, state, reason)] if state != current.state else []
+            self._registry.put(updated, *notes)

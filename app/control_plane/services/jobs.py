@@ -1,0 +1,94 @@
+"""Jobs: records of runs, and the files they are told and tell by."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from app.control_plane.services.events import event
+from app.core.errors import Conflict, NotFound
+from app.core.job_specs import JobOutcome, JobProgress
+from app.core.jobs import UNFINISHED
+from app.core.names import new_id
+from app.core.records import Job, JobType, Model
+from app.store.database import Registry
+from app.store.layout import job_object
+from app.store.object_store import ObjectMissing, ObjectStore
+
+
+class Jobs:
+    """The jobs of all workspaces. `changed()` wakes the loop that carries out wishes."""
+
+    def __init__(self, registry: Registry, store: ObjectStore, lock: threading.RLock, changed: Callable[[], None]):
+        self._registry = registry
+        self._store = store
+        self._lock = lock
+        self._changed = changed
+
+    def new(self, type: JobType, model: Model, task: dict[str, Any], name: str = "") -> Job:
+        """A job to be put; its process starts by and by. `task` lacks only the job's ID."""
+        now = datetime.now(UTC)
+        job_id = new_id("job", now)
+        return Job(
+            id=job_id,
+            created_at=now,
+            workspace=model.workspace,
+            type=type,
+            name=name or f"{type}-{model.name}"[:64],
+            model_id=model.id,
+            model_name=model.name,
+            state="creating",
+            spec={**task, "type": type, "job_id": job_id, "model_id": model.id},
+        )
+
+    def find(self, workspace: str, **equals: object) -> list[Job]:
+        """A workspace's jobs, oldest first."""
+        return self._registry.find(Job, workspace=workspace, **equals)
+
+    def of_model(self, model_id: str) -> list[Job]:
+        """The jobs that worked on a model, oldest first."""
+        return self._registry.find(Job, model_id=model_id)
+
+    def unfinished(self) -> list[Job]:
+        """All jobs that have not ended."""
+        return [job for state in UNFINISHED for job in self._registry.find(Job, state=state)]
+
+    def get(self, workspace: str, job_id: str) -> Job:
+        """One job. Raises NotFound."""
+        job = self._registry.get(Job, job_id)
+        if job is None or job.workspace != workspace:
+            raise NotFound(f"There is no job {job_id}.")
+        return job
+
+    def stop(self, workspace: str, job_id: str) -> Job:
+        """Wish it ended. Raises NotFound, and Conflict for one that has ended."""
+        with self._lock:
+            job = self.get(workspace, job_id)
+            if job.state not in UNFINISHED:
+                raise Conflict(f"This job is {job.state} already.")
+            stopping = job.model_copy(update={"state": "stopping", "reason": "it was stopped"})
+            self._registry.put(stopping, event(workspace, job.id, "stopping", "stopped by a caller"))
+        self._changed()
+        return stopping
+
+    def delete(self, workspace: str, job_id: str) -> None:
+        """Remove a finished job's record and files. Raises NotFound, and Conflict while it runs."""
+        job = self.get(workspace, job_id)
+        if job.state in UNFINISHED:
+            raise Conflict(f"This job is {job.state}; stop it first.")
+        for name in ("spec.json", "progress.json", "outcome.json", "journal.json"):
+            self._store.delete(job_object(job_id, name))
+        self._registry.delete(job)
+
+    def progress(self, job: Job) -> JobProgress:
+        """How far it says it is."""
+        with contextlib.suppress(ObjectMissing, ValueError):
+            return JobProgress.model_validate_json(self._store.read(job_object(job.id, "progress.json")))
+        return JobProgress()
+
+    def outcome(self, job: Job) -> JobOutcome | None:
+        """How it says it ended, once it has."""
+        with contextlib.suppress(ObjectMissing, ValueError):
+            return JobOutcome.model_validate_json(self._store.read(job_object(job.id, "outcome.json")))
+        return None

@@ -1,0 +1,131 @@
+"""What is wrong with weights, in stable words: a code, a message, where, what was found, what was expected, a fix."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+MESSAGES = {
+    "unknown_error": (
+        "Unknown error, please contact the operation and maintenance personnel or check the log to locate the "
+        "specific problem."
+    ),
+    "template_selection_error": "Backend model template selection error (metadata error).",
+    "standard_config_unreadable": "Failed to read standard config.json in the background.",
+    "generation_config_unreadable": "Failed to read generation_config.json.",
+    "do_sample_inconsistent": (
+        "The value of do_sample is not set to true in generation_config.json, which is inconsistent with the "
+        "configured sampling parameters such as temperature, top_p, top_k etc."
+    ),
+    "config_unreadable": "Failed to read user config.json.",
+    "quantization_config_missing": (
+        "The quantization_config field is missing in config.json, please check whether it is awq quantization weight."
+    ),
+    "quantization_config_extra": (
+        "There is an extra quantization_config field in config.json. Please check whether it is a non-quantized weight."
+    ),
+    "structure_mismatch": (
+        "Key fields describing the model structure are missing from config.json, or their values are inconsistent "
+        "with standard open source."
+    ),
+    "tokenizer_unloadable": "Error loading tokenizer in transformers.",
+    "weights_unloadable": "Error loading weights in transformers.",
+    # The eleven above are S3's, table 5-2, word for word. What follows is ours.
+    "adapter_only": "The folder holds a LoRA adapter only; upload weights with the adapter merged into them.",
+    "chat_template_missing": "The tokenizer has no chat template, so chat calls would fail.",
+    "chat_template_broken": "The chat template cannot render a sample conversation.",
+    "code_refused": "The folder contains code, or asks for code to be run; neither is ever loaded.",
+    "index_missing": "There are several weight files and no index; an index is recommended.",
+    "index_mismatch": "The index and the weight files do not agree.",
+    "memory_short": "No machine type has the memory for these weights and one request of full length.",
+    "needs_patch": "This model's own files must be patched before custom weights can be used.",
+    "needs_remote_code": "The tokenizer can only be loaded by running the folder's own code, which is refused.",
+    "path_refused": "The folder contains something that is not a plain file with a plain name.",
+    "pickle_refused": "The pickled weights cannot be loaded without running code, so they are refused.",
+    "precision_mismatch": "The weights are not of the declared precision.",
+    "precision_unsupported": "This precision cannot be uploaded for this base model.",
+    "source_changed": "The source changed while it was being read.",
+    "source_unreadable": "The source cannot be read.",
+    "vocabulary_mismatch": "The tokenizer's vocabulary does not fit the embedding.",
+}
+"""Code -> message. Both are stable: people and programs match on them."""
+
+FINDINGS_LIMIT = 100
+TEXT_LIMIT = 500
+
+
+class Finding(BaseModel):
+    """One thing that is wrong with a weight folder, or (severity "warning") that could be better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    file: str | None = None
+    tensor: str | None = None
+    found: str | None = None
+    expected: str | None = None
+    fix: str
+
+
+class Facts(BaseModel):
+    """What the headers and configs say of sound weights; None where they do not say."""
+
+    model_config = ConfigDict(frozen=True)
+
+    architecture: str | None = None
+    parameters: int | None = None
+    weights_bytes: int | None = None
+    max_length_tokens: int | None = None
+    kv_bytes_per_token: int | None = None
+    """Of the KV cache in BF16, over all layers."""
+    vocabulary: int | None = None
+
+
+class Report(BaseModel):
+    """The verdict on a weight folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    findings: tuple[Finding, ...] = ()
+    facts: Facts = Facts()
+    read_bytes: int = 0
+    """How much was read to come to it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing but warnings was found."""
+        return all(finding.severity == "warning" for finding in self.findings)
+
+
+def finding(
+    code: str,
+    fix: str,
+    *,
+    file: str | None = None,
+    tensor: str | None = None,
+    found: object = None,
+    expected: object = None,
+    warning: bool = False,
+) -> Finding:
+    """A finding with its code's own message; texts that come from the folder are cut short.
+
+    Raises KeyError for a code that is not in MESSAGES.
+    """
+    return Finding(
+        code=code,
+        message=MESSAGES[code],
+        severity="warning" if warning else "error",
+        file=_short(file),
+        tensor=_short(tensor),
+        found=_short(found),
+        expected=_short(expected),
+        fix=fix,
+    )
+
+
+def _short(value: object) -> str | None:
+    if value is None:
+        return None
+    text = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+    return text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"

@@ -1,0 +1,72 @@
+"""Which sources a key may name: an operator's own folders and servers are not everybody's."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Protocol
+
+from app.core.errors import Forbidden
+from app.core.model_specs import Source
+
+OWN_FOLDERS = ("models", "jobs", "routing")
+"""What the platform itself writes into its object store, everybody's things side by side."""
+
+
+class SourceLimits(Protocol):
+    """What the operator allows, as Settings say it."""
+
+    @property
+    def file_roots(self) -> Sequence[PurePath]: ...
+
+    @property
+    def source_endpoints(self) -> Sequence[str]: ...
+
+    @property
+    def s3_endpoint_url(self) -> str | None: ...
+
+    @property
+    def objects(self) -> str: ...
+
+
+def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None:
+    """Raises Forbidden for a source that only an admin's key may name.
+
+    Links are no way around: a local folder is opened without following any, so a path says where it leads.
+    """
+    if admin:
+        return
+    bucket, path = split(source.uri)
+    own_bucket, own_path = split(settings.objects)
+    if any(_overlap((bucket, path), (own_bucket, f"{own_path}/{folder}")) for folder in OWN_FOLDERS):
+        raise Forbidden("source.uri is where the platform keeps what is everybody's.", "source.uri")
+    if not bucket:
+        if not any(PurePath("/", path).is_relative_to(root) for root in settings.file_roots):
+            raise Forbidden(
+                "source.uri is outside the folders that the operator allows (MODELUNIT_FILE_ROOTS); "
+                "an admin's key may name any.",
+                "source.uri",
+            )
+        return
+    listed = {url.rstrip("/") for url in (*settings.source_endpoints, settings.s3_endpoint_url or "")} - {""}
+    if source.endpoint_url and source.endpoint_url.rstrip("/") not in listed:
+        raise Forbidden(
+            "source.endpoint_url is not among the servers that the operator allows (MODELUNIT_SOURCE_ENDPOINTS); "
+            "an admin's key may name any.",
+            "source.endpoint_url",
+        )
+    if source.profile and not source.endpoint_url:
+        raise Forbidden("source.profile goes with an endpoint_url that the operator allows.", "source.profile")
+
+
+def split(uri: str) -> tuple[str, str]:
+    """(bucket, path) of s3://BUCKET/PATH; the bucket of file:///PATH is "". A path neither begins nor ends with '/'."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, path = rest.partition("/")
+    if scheme == "s3":
+        return bucket, path.strip("/")
+    return "", "/".join(part for part in path.split("/") if part)
+
+
+def _overlap(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether one of two folders is, or contains, the other."""
+    paths = [f"{path}/".lstrip("/") for _, path in (one, other)]
+    return one[0] == other[0] and (paths[0].startswith(paths[1]) or paths[1].startswith(paths[0]))

@@ -1,0 +1,93 @@
+"""What every job process shares: its task, its progress file, its outcome, a folder to work in."""
+
+import argparse
+import contextlib
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from app.core.errors import PlatformError, without_paths
+from app.core.job_specs import TASK, JobOutcome, JobProgress, MachineMemory, UploadTask, ValidateTask
+from app.settings import Settings
+from app.store.layout import job_object
+from app.store.object_store import ObjectMissing, ObjectStore, StoreError
+from app.store.objects import open_store
+
+PROGRESS_PERIOD_S = 1.0
+
+log = logging.getLogger("jobs")
+
+
+@dataclass
+class Workspace:
+    """One run of a job."""
+
+    settings: Settings
+    store: ObjectStore
+    task: ValidateTask | UploadTask
+    _told_at: float = field(default=-PROGRESS_PERIOD_S)
+
+    @property
+    def scratch(self) -> Path:
+        """A private folder on this node, kept over attempts and removed at the end."""
+        folder = self.settings.home / "tmp" / self.task.job_id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    @property
+    def machines(self) -> tuple[MachineMemory, ...]:
+        """What the weights should fit into: the machine types' memory or, where that is not known, this node's."""
+        return self.task.machines or (MachineMemory(name="this node", memory_bytes=psutil.virtual_memory().total),)
+
+    def progress(self, phase: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
+        """Tell how far it is; at most once per period, and a store that fails now does not fail the job."""
+        if time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
+            return
+        self._told_at = time.monotonic()
+        told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes)
+        print(f"{phase}: {done_bytes >> 20} of {total_bytes >> 20} MiB" if total_bytes else phase, flush=True)
+        with contextlib.suppress(StoreError):
+            self.store.write(job_object(self.task.job_id, "progress.json"), told.model_dump_json().encode())
+
+    def finish(self, outcome: JobOutcome) -> None:
+        """Write how it ended: the last thing a job does."""
+        shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
+        self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
+        print(json.dumps(outcome.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False), flush=True)
+
+
+def main(work: Callable[[Workspace], JobOutcome]) -> None:
+    """Run `work` on the task that `--spec` names: a file, or an object of the platform's store.
+
+    Exits 0 when the job came to a verdict, whatever it is, and 1 when it could not: then it may be run again.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--spec", required=True, help="a JSON file, or the name of an object in the platform's store")
+    named = parser.parse_args().spec
+    settings = Settings.from_environ()
+    store = open_store(settings)
+    try:
+        task = TASK.validate_json(Path(named).read_bytes() if Path(named).is_file() else store.read(named))
+    except (ObjectMissing, ValidationError, ValueError) as error:
+        sys.exit(f"--spec {named}: {error}")
+    workspace = Workspace(settings, store, task)
+    with _reported():
+        workspace.finish(work(workspace))
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except (PlatformError, OSError, ValueError) as error:
+        log.exception("the job could not go on")
+        sys.exit(without_paths(str(error)))

@@ -1,0 +1,141 @@
+"""The whole benchmark, with servers that are names and a client that makes its figures up."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.bench import arms, idle
+from app.bench import run as benchmark
+from app.bench.load import Figures, Server, figures
+from app.local.platform import Running
+from app.settings import Settings
+from app.store.layout import publish_folder
+from app.store.objects import open_store
+from app.weights.prepare import DEMO_ID, DEMO_NAME
+
+CORES = 4
+LEVELS = (1, 8, 16)
+BY_LEVEL = ("output_tokens_per_s", "ttft_p50_ms", "ttft_p99_ms", "tpot_ms")
+NAMES = {f"{name}_c{level}" for name in BY_LEVEL for level in LEVELS} | {
+    "start_to_first_token_s",
+    "idle_cpu_pct",
+    "idle_pss_bytes",
+}
+"""What people and programs look for in bench.json; rows that others add end in _vs_default."""
+
+
+class Machine:
+    """Both arms and the client. Ours is best with one thread, plain with all cores, and twice as fast then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.started: list[str] = []
+        self.running: list[str] = []
+        self.fails_for: str | None = None
+        monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+        monkeypatch.setattr(arms, "platform", self._platform)
+        monkeypatch.setattr(arms, "plain", self._plain)
+        monkeypatch.setattr(arms, "plain_default", self._plain_default)
+        monkeypatch.setattr(benchmark, "measure", self._measure)
+        monkeypatch.setattr(idle, "SETTLE_S", 0.0)
+        monkeypatch.setattr(idle, "cost", self._cost)
+        monkeypatch.setattr(idle, "bare_ray", self._bare_ray)
+
+    @contextlib.contextmanager
+    def _start(self, name: str, start_s: float, platform: Running | None = None) -> Iterator[arms.Started]:
+        assert self.running == [], "two arms at once"
+        self.started.append(name)
+        self.running.append(name)
+        yield arms.Started(Server(f"http://{name}:1", "m", "key", Path()), start_s, platform)
+        self.running.remove(name)
+
+    def _platform(self, settings: Settings, threads: int, model: Path) -> contextlib.AbstractContextManager:
+        assert (model / "config.json").exists()
+        found = Running(
+            base_url="", endpoint_id="ep-1", admin_key_file="", dashboard_url="", ray_address="",
+            ray_token_file="", pids=[], run_id="a-run-that-never-was",
+        )  # fmt: skip
+        return self._start(f"ours-{threads}", 20.0, found)
+
+    def _plain(self, model: Path, threads: int, log: Path) -> contextlib.AbstractContextManager:
+        assert log.parent.is_dir()
+        return self._start(f"plain-{threads}", 15.0)
+
+    def _plain_default(self, model: Path, log: Path, say: benchmark.Say) -> contextlib.AbstractContextManager:
+        return self._start("default", 80.0)
+
+    def _measure(self, server: Server, levels: tuple[int, ...]) -> dict[int, Figures]:
+        name = server.base_url.removeprefix("http://").removesuffix(":1")
+        rate = {"ours-1": 80.0, "ours-4": 60.0, "plain-1": 70.0, "plain-4": 160.0, "default": 40.0}[name]
+        result = {
+            "failed": int(name == self.fails_for), "errors": ["Service Unavailable"], "output_lens": [128, 128],
+            "output_throughput": rate, "median_ttft_ms": 50.0, "p99_ttft_ms": 90.0, "median_tpot_ms": 10.0,
+        }  # fmt: skip
+        return {level: figures(result) for level in levels}
+
+    def _cost(self, of: list[psutil.Process]) -> tuple[float, int]:
+        assert len(self.running) == 1
+        return 12.5, 500 << 20
+
+    def _bare_ray(self, settings: Settings, port: int) -> tuple[float, int]:
+        assert self.running == []
+        self.started.append("bare")
+        return 10.0, 400 << 20
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With something published as the demo model, so that nothing is converted."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    home = tmp_path / "home"
+    publish_folder(
+        open_store(Settings(home=home / "bench")), folder,
+        model_id=DEMO_ID, name=DEMO_NAME, base_model=DEMO_NAME, precision="BF16",
+    )  # fmt: skip
+    return home
+
+
+def test_every_documented_row_is_in_the_file_and_in_the_table(
+    machine: Machine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = benchmark.run(home, 3, lambda _: None)
+    assert json.loads((home / "bench.json").read_text()) == measured
+    by_name = {row["name"]: row for row in measured}
+    assert len(by_name) == len(measured)
+    assert set(by_name) >= NAMES
+    assert all(name.endswith("_vs_default") for name in set(by_name) - NAMES)
+    assert {tuple(row) for row in measured} == {("name", "unit", "ours", "plain", "ratio", "spread")}
+    assert by_name["output_tokens_per_s_c16"]["ratio"] == 0.5  # ours / plain, each at its own best
+    assert by_name["start_to_first_token_s"] == {
+        "name": "start_to_first_token_s", "unit": "s", "ours": 20.0, "plain": 80.0, "ratio": 0.25, "spread": 0.0,
+    }  # fmt: skip
+    assert by_name["output_tokens_per_s_c16_vs_default"]["ratio"] == 2.0
+    assert by_name["idle_cpu_pct"]["ratio"] == 1.25
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:-1]] == [row["name"] for row in measured]
+    assert "ours 1, plain 4" in printed[-1]
+
+
+def test_arms_alternate_one_at_a_time_at_the_thread_count_that_is_best_for_each(machine: Machine, home: Path) -> None:
+    benchmark.run(home, 3, lambda _: None)
+    trials, rounds = machine.started[:4], machine.started[4:]
+    assert sorted(trials) == ["ours-1", "ours-4", "plain-1", "plain-4"]
+    assert rounds == ["ours-1", "plain-4"] * 3 + ["default", "bare"]
+
+
+def test_a_failed_request_ends_the_benchmark_without_a_result(machine: Machine, home: Path) -> None:
+    machine.fails_for = "default"
+    with pytest.raises(RuntimeError, match=r"1 requests failed.*Service Unavailable"):
+        benchmark.run(home, 1, lambda _: None)
+    assert not (home / "bench.json").exists()

@@ -1,0 +1,93 @@
+"""What becomes of jobs, and of models that are being prepared."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from app.core.job_specs import JobOutcome, JobProgress
+from app.core.jobs import MAX_ATTEMPTS, judge, next_step
+from app.core.model_specs import ModelSpec
+from app.core.records import Job, Model
+
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+GOOD = JobOutcome(ok=True)
+BAD = JobOutcome(ok=False, reason="Failed to read user config.json.")
+
+
+def job(type: Any = "validate", state: Any = "creating", attempts: int = 0, reason: str = "") -> Job:
+    return Job(
+        id="job-1", created_at=NOW, workspace="default", type=type, name="j", state=state, attempts=attempts,
+        reason=reason,
+    )  # fmt: skip
+
+
+def model(**spec: Any) -> Model:
+    wish = ModelSpec.model_validate({"name": "m", "base_model": "b", **spec})
+    return Model(
+        id="m-1", created_at=NOW, workspace="default", name="m", base_model="b", spec=wish, state="preparing"
+    )  # fmt: skip
+
+
+def test_a_new_job_is_submitted():
+    verdict = judge(job(), "missing", "", None)
+    assert verdict.submit
+    assert verdict.state == "queued"
+
+
+@pytest.mark.parametrize("status", ["missing", "failed", "succeeded", "running"])
+def test_an_outcome_counts_for_more_than_what_ray_says(status: Any):
+    assert judge(job(state="running", attempts=1), status, "", GOOD).state == "completed"
+    assert judge(job(state="running", attempts=1), status, "", BAD).state == "failed"
+    assert judge(job(state="running", attempts=1), status, "", BAD).reason == BAD.reason
+
+
+@pytest.mark.parametrize("status", ["missing", "failed", "succeeded"])
+def test_a_process_that_ended_without_an_outcome_is_started_again(status: Any):
+    verdict = judge(job(state="running", attempts=1), status, "killed", None)
+    assert verdict.submit
+    assert verdict.state == "queued"
+
+
+def test_a_job_that_is_lost_again_and_again_fails_with_the_last_words():
+    verdict = judge(job(state="running", attempts=MAX_ATTEMPTS), "failed", "out of memory", None)
+    assert not verdict.submit
+    assert verdict.state == "failed"
+    assert "out of memory" in verdict.reason
+
+
+def test_what_ray_stopped_is_not_started_again():
+    assert judge(job(state="running", attempts=1), "stopped", "", None).state == "stopped"
+
+
+def test_a_job_being_stopped_is_stopped_once_its_process_has_ended():
+    assert judge(job(state="stopping", attempts=1), "running", "", None).state == "stopping"
+    assert judge(job(state="stopping", attempts=1), "failed", "", None).state == "stopped"
+    assert judge(job(state="stopping", attempts=0), "missing", "", None).state == "stopped"
+
+
+def test_a_model_is_validated_then_uploaded_then_healthy():
+    assert next_step(model(), [])[0] == "validate"
+    assert next_step(model(), [job(state="running")])[0] == "wait"
+    assert next_step(model(), [job(state="completed")])[0] == "upload"
+    assert next_step(model(), [job(state="completed"), job("upload", "running")])[0] == "wait"
+    assert next_step(model(), [job(state="completed"), job("upload", "completed")])[0] == "healthy"
+
+
+def test_validation_can_be_left_out():
+    assert next_step(model(validate=False), [])[0] == "upload"
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_a_model_fails_with_the_job_that_did_not_end_well(state: Any):
+    step, decided_by = next_step(model(), [job(state=state, reason="why")])
+    assert step == "failed"
+    assert decided_by
+    assert decided_by.reason == "why"
+    assert next_step(model(), [job(state="completed"), job("upload", state)])[0] == "failed"
+
+
+def test_progress_is_a_fraction_of_bytes():
+    assert JobProgress().fraction == 0
+    assert JobProgress(done_bytes=5, total_bytes=10).fraction == 0.5
+    assert JobProgress(done_bytes=11, total_bytes=10).fraction == 1
