@@ -114,7 +114,8 @@ def test_a_part_may_have_a_shorter_time():
     assert (failed.kind, str(failed)) == ("time", "a step of it took too long")
 
 
-@pytest.mark.parametrize("size", [65 * MIB, 1 << 40])
+# Far more than the tests' own process may have freed, and so has to give, without asking the system.
+@pytest.mark.parametrize("size", [8 << 30, 1 << 40])
 def test_too_much_memory(size: int):
     failed = failure(lambda: len(bytearray(size)))
     assert (failed.kind, str(failed)) == ("memory", "it needs more than 64 MiB of memory")
