@@ -9,7 +9,7 @@ from app.store.layout import read_manifest
 from app.store.object_store import StoreError
 from app.store.sources import open_source
 from app.weights.validator import ValidationTask, validate_warm
-from jobs.workspace import Workspace, main
+from jobs.workspace import Workspace, failed, main
 
 TIMEOUT_S = 300.0
 
@@ -24,14 +24,16 @@ def validate(workspace: Workspace) -> JobOutcome:
         listing = fingerprint(open_source(source, workspace.settings))
     except (RefusedEntry, StoreError):
         listing = None  # the validator says what is wrong with it
+    return verdict_on(source, workspace).model_copy(update={"listing": listing})
+
+
+def verdict_on(source: Source, workspace: Workspace) -> JobOutcome:
+    """What this node's validator says of the weights there, as those that the task declares."""
+    task = workspace.task
     entry = Catalog.load(workspace.settings.catalog_file).find(task.base_model)
     if entry is None:
-        wrong = finding(
-            "template_selection_error",
-            "Choose a base model of the catalogue, or ask the operator to add this one.",
-            found=task.base_model,
-        )
-        return JobOutcome(ok=False, reason=wrong.message, findings=(wrong,))
+        fix = "Choose a base model of the catalogue, or ask the operator to add this one."
+        return failed(finding("template_selection_error", fix, found=task.base_model))
     report = validate_warm(
         workspace.settings.run_dir,
         ValidationTask(source=source, entry=entry, precision=task.precision, machines=workspace.machines),
@@ -43,7 +45,6 @@ def validate(workspace: Workspace) -> JobOutcome:
         reason=errors[0].message if errors else "",
         findings=report.findings,
         facts=report.facts,
-        listing=listing,
         read_bytes=report.read_bytes,
     )
 

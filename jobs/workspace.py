@@ -15,6 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from app.core.errors import PlatformError, without_paths
+from app.core.findings import Finding
 from app.core.job_specs import TASK, JobOutcome, JobProgress, MachineMemory, UploadTask, ValidateTask
 from app.settings import Settings
 from app.store.layout import job_object
@@ -62,6 +63,11 @@ class Workspace:
         shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
         self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
         print(json.dumps(outcome.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False), flush=True)
+
+
+def failed(wrong: Finding) -> JobOutcome:
+    """The outcome of a job that found just this."""
+    return JobOutcome(ok=False, reason=wrong.message, findings=(wrong,))
 
 
 def main(work: Callable[[Workspace], JobOutcome]) -> None:

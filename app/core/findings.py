@@ -1,6 +1,6 @@
 """What is wrong with weights, in stable words: a code, a message, where, what was found, what was expected, a fix."""
 
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,16 +98,17 @@ class Report(BaseModel):
         return all(finding.severity == "warning" for finding in self.findings)
 
 
-def finding(
-    code: str,
-    fix: str,
-    *,
-    file: str | None = None,
-    tensor: str | None = None,
-    found: object = None,
-    expected: object = None,
-    warning: bool = False,
-) -> Finding:
+class Where(TypedDict, total=False):
+    """What a finding may say beside its code; `warning` makes it one."""
+
+    file: str | None
+    tensor: str | None
+    found: object
+    expected: object
+    warning: bool
+
+
+def finding(code: str, fix: str, **where: Unpack[Where]) -> Finding:
     """A finding with its code's own message; texts that come from the folder are cut short.
 
     Raises KeyError for a code that is not in MESSAGES.
@@ -115,11 +116,11 @@ def finding(
     return Finding(
         code=code,
         message=MESSAGES[code],
-        severity="warning" if warning else "error",
-        file=_short(file),
-        tensor=_short(tensor),
-        found=_short(found),
-        expected=_short(expected),
+        severity="warning" if where.get("warning") else "error",
+        file=_short(where.get("file")),
+        tensor=_short(where.get("tensor")),
+        found=_short(where.get("found")),
+        expected=_short(where.get("expected")),
         fix=fix,
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from app.core.errors import Conflict
 from app.core.specs import Precision
 from app.store.copying import PART_BYTES, Compared, Copying, FileCopy, Nowhere, Written
 from app.store.folders import Folder, FolderFile, RefusedEntry, SourceChanged
@@ -39,6 +38,7 @@ def import_folder(
     precision: Precision,
     journal: str,
     wanted: Callable[[FolderFile], bool],
+    files_prefix: str | None = None,
     on_progress: OnProgress | None = None,
     concurrency: int = CONCURRENCY,
     part_bytes: int = PART_BYTES,
@@ -46,51 +46,26 @@ def import_folder(
 ) -> Manifest:
     """Copy the wanted files into the store as a version, the manifest last. What is published there already stays.
 
+    With `files_prefix`, which says that the store itself has the folder there, the files are only read, and stay.
+
     Failed or killed, it can be run again and sends only what is missing; `journal` names the object that helps it.
     Takes up to `concurrency` times `part_bytes` (5 MiB at least, for S3) of memory. Failures that may pass are waited
-    out for `patience_s` each. Raises RefusedEntry, SourceChanged when files changed since it began, StoreError.
+    out for `patience_s` each. Raises RefusedEntry (also for a `files_prefix` of published versions), SourceChanged
+    when files changed since it began, StoreError.
     """
+    if files_prefix is not None and files_prefix.startswith(MODELS):
+        raise RefusedEntry(files_prefix, "where published versions lie")
     prefix = version_prefix(model_id, precision)
     run = _Run(folder, store, journal, wanted, on_progress, concurrency, part_bytes, patience_s)
     with run.resumable():
         if published := run.published(prefix):
             return published
-        files = run.copy_to(prefix)
+        files = run.copy_to(prefix) if files_prefix is None else run.hash()
         run.check_listing()
-        run.tidy(prefix)
-        manifest = Manifest(model_id=model_id, name=name, base_model=base_model, precision=precision, files=files)
-        return run.publish(manifest)
-
-
-def reference_folder(
-    folder: Folder,
-    store: ObjectStore,
-    files_prefix: str,
-    *,
-    model_id: str,
-    name: str,
-    base_model: str,
-    precision: Precision,
-    journal: str,
-    wanted: Callable[[FolderFile], bool],
-    on_progress: OnProgress | None = None,
-    concurrency: int = CONCURRENCY,
-    part_bytes: int = PART_BYTES,
-    patience_s: float = PATIENCE_S,
-) -> Manifest:
-    """Publish the wanted files where they lie: `folder` is what the store has under `files_prefix`. Only reads them.
-
-    Otherwise like import_folder. Raises RefusedEntry also for a prefix of published versions.
-    """
-    if files_prefix.startswith(MODELS):
-        raise RefusedEntry(files_prefix, "where published versions lie")
-    run = _Run(folder, store, journal, wanted, on_progress, concurrency, part_bytes, patience_s)
-    with run.resumable():
-        if published := run.published(version_prefix(model_id, precision)):
-            return published
-        files = run.hash()
-        run.check_listing()
-        run.check_there(files_prefix)
+        if files_prefix is None:
+            run.tidy(prefix)
+        else:
+            run.check_there(files_prefix)
         manifest = Manifest(
             model_id=model_id,
             name=name,
@@ -100,18 +75,6 @@ def reference_folder(
             files_prefix=files_prefix,
         )
         return run.publish(manifest)
-
-
-def abort_import(store: ObjectStore, *, model_id: str, precision: Precision, journal: str) -> None:
-    """Remove what an import has left: parts, files, journal. Raises Conflict for a version that is published."""
-    prefix = version_prefix(model_id, precision)
-    there = sizes(store, prefix)
-    if prefix + MANIFEST in there:
-        raise Conflict(f"{precision} of model {model_id} is published; it can only be deleted.")
-    store.drop_uploads(prefix)
-    for stored in there:
-        store.delete(stored)
-    store.delete(journal)
 
 
 class _Run:

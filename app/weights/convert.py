@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from app.weights import sandbox
+from app.weights.folder_contents import INDEX
 from app.weights.safetensors_headers import fetch_header, parse_header
 
-INDEX = "model.safetensors.index.json"
 MEMORY_BYTES = 4 << 30
 """Beside the file itself, which is mapped; in the format before torch 1.6 it has to fit in here."""
 

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Unpack
 
-from app.core.findings import FINDINGS_LIMIT, Finding, finding
+from app.core.findings import FINDINGS_LIMIT, Finding, Where, finding
 
 PER_KIND = 10
 """A damaged file can be wrong in thousands of tensors; ten show the pattern."""
@@ -16,19 +17,9 @@ class FindingList:
         self._kept: list[Finding] = []
         self._counts: Counter[tuple[str, str, bool]] = Counter()
 
-    def add(
-        self,
-        code: str,
-        fix: str,
-        *,
-        file: str | None = None,
-        tensor: str | None = None,
-        found: object = None,
-        expected: object = None,
-        warning: bool = False,
-    ) -> None:
+    def add(self, code: str, fix: str, **where: Unpack[Where]) -> None:
         """As app.core.findings.finding."""
-        self.extend([finding(code, fix, file=file, tensor=tensor, found=found, expected=expected, warning=warning)])
+        self.extend([finding(code, fix, **where)])
 
     def extend(self, findings: Iterable[Finding]) -> None:
         """Add findings made elsewhere."""

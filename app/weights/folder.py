@@ -4,11 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.weights.folder_contents import CONFIG, INDEX, TOKENIZERS
 from app.weights.safetensors_headers import HeaderError, fetch_header, parse_header
-
-_CONFIG = "config.json"
-_INDEX = "model.safetensors.index.json"
-_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -22,25 +19,25 @@ def check_folder(folder: Path) -> list[str]:
 
 
 def _config_problems(folder: Path) -> Iterator[str]:
-    config, problem = _read_object(folder / _CONFIG)
+    config, problem = _read_object(folder / CONFIG)
     if problem:
         yield problem
         return
     for field, kind, wanted in (("architectures", list, "a list of class names"), ("model_type", str, "a text")):
         if not isinstance(config.get(field), kind) or not config[field]:
-            yield f"{_CONFIG} has no '{field}' that is {wanted}"
+            yield f"{CONFIG} has no '{field}' that is {wanted}"
 
 
 def _tokenizer_problems(folder: Path) -> Iterator[str]:
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        yield f"no tokenizer: one of {', '.join(_TOKENIZERS)} is needed"
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        yield f"no tokenizer: one of {', '.join(TOKENIZERS)} is needed"
 
 
 def _weight_problems(folder: Path) -> Iterator[str]:
     weights = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if not weights:
         yield "no weights: at least one *.safetensors file is needed"
-    if (folder / _INDEX).exists():
+    if (folder / INDEX).exists():
         yield from _index_problems(folder)
     for path in weights:
         problem = _header_problem(path)
@@ -49,19 +46,19 @@ def _weight_problems(folder: Path) -> Iterator[str]:
 
 
 def _index_problems(folder: Path) -> Iterator[str]:
-    index, problem = _read_object(folder / _INDEX)
+    index, problem = _read_object(folder / INDEX)
     if problem:
         yield problem
         return
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        yield f"{_INDEX} has no 'weight_map' from tensor names to file names"
+        yield f"{INDEX} has no 'weight_map' from tensor names to file names"
         return
     for name in sorted(set(shards.values())):
         if Path(name).name != name:
-            yield f"{_INDEX} names {name!r}, which is not a plain file name"
+            yield f"{INDEX} names {name!r}, which is not a plain file name"
         elif not (folder / name).is_file():
-            yield f"{name} is missing: {_INDEX} names it"
+            yield f"{name} is missing: {INDEX} names it"
 
 
 def _header_problem(path: Path) -> str | None:

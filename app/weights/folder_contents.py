@@ -15,7 +15,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 INDEX = "model.safetensors.index.json"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 
-_TOKENIZERS = ("tokenizer.json", TOKENIZER_CONFIG, "tokenizer.model")
+TOKENIZERS = ("tokenizer.json", TOKENIZER_CONFIG, "tokenizer.model")
 _CODE = ("*.py", "*.pyc", "*.pyd", "*.so")
 _NO_WEIGHTS = ("adapter_model.*", "training_args.bin", "optimizer*.bin", "scheduler*.bin", "random_states*")
 
@@ -35,7 +35,7 @@ class Contents:
     @property
     def has_tokenizer(self) -> bool:
         """Whether at least one of the files is there that a tokenizer can be loaded from."""
-        return any(name in self.top for name in _TOKENIZERS)
+        return any(name in self.top for name in TOKENIZERS)
 
     @property
     def adapter_only(self) -> bool:
@@ -85,7 +85,7 @@ def check_contents(contents: Contents, entry: CatalogEntry, findings: FindingLis
             "tokenizer_unloadable",
             "Add the tokenizer's files: tokenizer.save_pretrained writes them.",
             found="no tokenizer file",
-            expected=f"one of {', '.join(_TOKENIZERS)}",
+            expected=f"one of {', '.join(TOKENIZERS)}",
         )
 
 

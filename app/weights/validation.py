@@ -34,8 +34,6 @@ from app.weights.small_files import CONFIG_BYTES, copy_tokenizer, parse_object, 
 from app.weights.tensor_checks import check_tensors
 from app.weights.tokenizer import check_tokenizer
 
-__all__ = ["MachineMemory", "validate"]
-
 TokenizerCheck = Callable[[Path, int | None], list[Finding]]
 
 log = logging.getLogger(__name__)

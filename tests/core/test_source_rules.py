@@ -76,7 +76,7 @@ def test_what_only_an_admin_s_key_may_name(fields: dict[str, str], param: str) -
 
 def test_without_a_word_of_the_operator_no_folder_may_be_named() -> None:
     with pytest.raises(Forbidden):
-        check_source(Source(uri="file:///data/models"), admin=False, settings=Settings(home=Path("/home/x")))
+        check_source(Source(uri="file:///data/models"), admin=False, settings=Settings(home=Path("/data")))
 
 
 def test_a_store_of_files_is_everybody_s_too() -> None:

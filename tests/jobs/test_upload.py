@@ -26,7 +26,8 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "mine"
     folder.mkdir()
     torch.save(WEIGHTS, folder / "pytorch_model.bin")
-    torch.save({"lr": 1}, folder / "training_args.bin")
+    for name in ("training_args.bin", "optimizer_0.bin"):
+        torch.save({"lr": 1}, folder / name)
     (folder / "config.json").write_text("{}")
     (folder / "modeling_mine.py").write_text("raise SystemExit")
     return folder
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, folder: Path) -> Any:
     """Runs the job on the folder; fields of the task can be given."""
-    settings = Settings(home=tmp_path / "home", object_store=f"file://{tmp_path}/home/objects")
+    settings = Settings(home=tmp_path / "platform")
     store = open_store(settings)
 
     def run_it(**fields: Any) -> tuple[JobOutcome, Any]:
@@ -101,7 +102,7 @@ def test_a_referenced_folder_stays_where_it_is(run: Any, tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         store.write(f"theirs/{name}", b"{}")
     outcome, store = run(
-        model_id="m-2", mode="reference", source=Source(uri=f"file://{tmp_path}/home/objects/theirs")
+        model_id="m-2", mode="reference", source=Source(uri=(tmp_path / "platform" / "objects" / "theirs").as_uri())
     )  # fmt: skip
     assert outcome.ok, outcome
     manifest = read_manifest(store, version_prefix("m-2", "BF16"))
@@ -111,7 +112,7 @@ def test_a_referenced_folder_stays_where_it_is(run: Any, tmp_path: Path):
 
 
 def test_pickled_weights_are_not_referenced(run: Any, tmp_path: Path, folder: Path):
-    theirs = tmp_path / "home" / "objects" / "theirs"
+    theirs = tmp_path / "platform" / "objects" / "theirs"
     theirs.parent.mkdir(parents=True)
     folder.rename(theirs)
     outcome, _ = run(mode="reference", source=Source(uri=theirs.as_uri()))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -64,17 +65,7 @@ class FaultingProxy:
         self.passed: list[Request] = []
         self.under_way = 0
         self._lock = threading.Lock()
-        proxy = self
-
-        class Handler(_Handler):
-            def handle_request(self) -> None:
-                proxy.count(1)
-                try:
-                    self.pass_on(proxy)
-                finally:
-                    proxy.count(-1)
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -112,18 +103,23 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def __init__(self, proxy: FaultingProxy, *arguments: Any) -> None:
+        self._proxy = proxy
+        super().__init__(*arguments)  # which handles the connection, to its end
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
-    def handle_request(self) -> None:
-        raise NotImplementedError
-
     def do_GET(self) -> None:
-        self.handle_request()
+        self._proxy.count(1)
+        try:
+            self._pass_on(self._proxy)
+        finally:
+            self._proxy.count(-1)
 
     do_PUT = do_POST = do_DELETE = do_HEAD = do_GET
 
-    def pass_on(self, proxy: FaultingProxy) -> None:
+    def _pass_on(self, proxy: FaultingProxy) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         request = Request(self.command, self.path, length)
         fault = proxy.plan(request) or Fault()

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import Conflict
 from app.store.file_store import FileStore
 from app.store.folders import Folder, FolderFile, RefusedEntry, SourceChanged, StoreFolder
-from app.store.importing import abort_import, reference_folder
+from app.store.importing import import_folder
 from app.store.layout import MANIFEST, find_manifests, read_manifest
 from app.store.local_folder import LocalFolder
 from app.store.object_store import ObjectMissing, ObjectStore, PartUpload, StoreError, StoreUnavailable
@@ -314,21 +313,14 @@ def test_no_more_parts_are_held_than_there_are_threads(tmp_path: Path, concurren
     assert Held.alive == 0
 
 
-def test_an_aborted_import_leaves_nothing(store: ObjectStore, folder: LocalFolder) -> None:
+def test_a_half_imported_version_can_be_deleted(store: ObjectStore, folder: LocalFolder) -> None:
     with pytest.raises(Killed):
         bring(folder, store, on_progress=stop_after(6 * MIB))
     store.write("models/m-2/BF16/other", b"")
-    abort_import(store, model_id="m-1", precision="BF16", journal=JOURNAL)
-    assert [stored.name for stored in store.list("")] == ["models/m-2/BF16/other"]
-    assert not list(store.unfinished(""))
-    abort_import(store, model_id="m-1", precision="BF16", journal=JOURNAL)
-
-
-def test_a_published_version_is_not_aborted(store: ObjectStore, folder: LocalFolder) -> None:
-    bring(folder, store)
-    with pytest.raises(Conflict, match="BF16 of model m-1 is published"):
-        abort_import(store, model_id="m-1", precision="BF16", journal=JOURNAL)
-    assert set(content(store)) == {*FILES, MANIFEST}
+    for _ in range(2):
+        delete_version(store, PREFIX)
+        assert {stored.name for stored in store.list("")} == {"models/m-2/BF16/other", JOURNAL}
+        assert not list(store.unfinished(""))
 
 
 @pytest.fixture
@@ -360,7 +352,7 @@ class Prefixed:
 
 def refer(store: ObjectStore, prefix: str = "mine/qwen/", **options: Any) -> Any:
     given = {**MODEL, "journal": JOURNAL, "wanted": anything, **options}
-    return reference_folder(Prefixed(store, "mine/qwen/"), store, prefix, **given)
+    return import_folder(Prefixed(store, "mine/qwen/"), store, files_prefix=prefix, **given)
 
 
 def test_a_referenced_folder_stays_where_it_is(own: ObjectStore) -> None:

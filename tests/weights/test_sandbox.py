@@ -169,7 +169,7 @@ def test_a_forged_answer(answer: bytes):
 
 def test_an_exception_is_told_on_one_line_and_without_paths():
     def fail() -> None:
-        raise KeyError("in /home/someone/model/config.json,\n line 3")
+        raise KeyError("in /models/mine/config.json,\n line 3")
 
     failed = failure(fail)
     assert failed.kind == "error"
