@@ -24,4 +24,4 @@ bench: setup
 	@.venv/bin/modelunit bench-platform
 
 soak: setup # the long trials at full counts
-	@.venv/bin/python -m pytest -m soak --timeout=0
+	@.venv/bin/python -m pytest -m soak

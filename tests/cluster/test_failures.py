@@ -79,6 +79,7 @@ def test_killing_an_engine_ends_its_streams_with_an_error_and_the_endpoint_recov
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_killing_engines_again_and_again(platform: Platform) -> None:
     total: Counter[str] = Counter(rounds=SOAK_ROUNDS)
     for _ in range(SOAK_ROUNDS):
