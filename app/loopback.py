@@ -1,5 +1,6 @@
-"""Closes a door that Ray Serve 2.60 opens: each replica listens on every interface for unauthenticated gRPC calls
-whose arguments it unpickles. Handles use Ray's own transport here, so nobody ever needs that port.
+"""Closes a door that Ray Serve 2.60 opens: each replica listens on every interface for gRPC calls whose arguments it
+unpickles. With token authentication it asks callers for Ray's token; a port that answers strangers is one too many
+all the same. Handles use Ray's own transport here, so nobody ever needs it.
 """
 
 from typing import Any

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.control_plane.deployment import ControlPlaneArgs
+from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.deployment import build as build_control_plane
 from app.router.deployment import RouterArgs
 from app.router.deployment import build as build_router

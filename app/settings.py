@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 PREFIX = "MODELUNIT_"
 
-_SEPARATORS = {"file_roots": ":", "source_endpoints": " "}
+_SEPARATORS = {"file_roots": ":", "source_endpoints": " ", "source_profiles": " "}
 
 
 class Settings(BaseModel):
@@ -25,9 +25,11 @@ class Settings(BaseModel):
     s3_region: str | None = None
     s3_addressing_style: str = Field("auto", pattern="^(auto|path|virtual)$")
     file_roots: tuple[Path, ...] = ()
-    """Folders, separated by ':', below which keys that are no admin's may name file:// sources; their real paths."""
+    """Folders, separated by ':', below which keys of no platform admin may name file:// sources; their real paths."""
     source_endpoints: tuple[str, ...] = ()
     """S3 servers, separated by spaces, that such keys may name beside the platform's own."""
+    source_profiles: tuple[str, ...] = ()
+    """Profiles of the shared AWS configuration, separated by spaces, whose credentials such keys may use."""
     cache_bytes: int | None = Field(None, ge=1)
     """What the weights cached on each node may take together; without it, a fifth of the disk stays free."""
     admin_key: str | None = Field(None, repr=False)
@@ -36,7 +38,7 @@ class Settings(BaseModel):
     serve_proxy_url: str = "http://127.0.0.1:8001"
     """Serve's own proxy on this node, behind which the control plane is; `up` sets it."""
 
-    @field_validator("file_roots", "source_endpoints", mode="before")
+    @field_validator("file_roots", "source_endpoints", "source_profiles", mode="before")
     @classmethod
     def _listed(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
@@ -59,10 +61,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{PREFIX}{str(first['loc'][0]).upper()}: {first['msg']}") from None
-        real = {
+        real: dict[str, object] = {
             "home": settings.home.expanduser().resolve(),
             "file_roots": tuple(root.resolve() for root in settings.file_roots),
         }
+        if settings.object_store and settings.object_store.startswith("file:///"):
+            # Sources are read without following links, also those that lie in the store.
+            real["object_store"] = f"file://{Path(settings.object_store.removeprefix('file://')).resolve()}"
         return settings.model_copy(update=real)
 
     def to_environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -81,6 +81,8 @@ def error_event(error: PlatformError) -> bytes:
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own 404 and 405 in our form."""
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, PlatformError):  # FastAPI's own words for whatever stops it from reading a body
+        return error_response(error.__cause__)
     if error.status_code == 405:
         refused = BadRequest(f"{request.method} is not allowed here.", code="method_not_allowed")
         refused.status = 405
@@ -93,27 +95,44 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: on_http_exception}
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole request body. Raises TooLarge as soon as it is clear, before reading on."""
+def bounded(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:
+    """`receive` for a request whose body must stay below a size and come in time.
+
+    What it returns raises TooLarge as soon as it is clear, before reading on, and BadRequest after BODY_TIMEOUT_S.
+    """
+    deadline: float | None = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
     too_large = TooLarge(f"The body is larger than {limit_bytes} bytes.")
     declared = header(scope, "content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
-        raise too_large
-    chunks: list[bytes] = []
+    known_too_large = declared is not None and declared.isdigit() and int(declared) > limit_bytes
     size = 0
-    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
-    while True:
+
+    async def receive_bounded() -> Message:
+        nonlocal size, deadline
+        if known_too_large:
+            raise too_large
         try:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
             raise BadRequest(f"The body was not complete after {BODY_TIMEOUT_S:.0f} s.") from None
-        if message["type"] == "http.disconnect":
-            raise BadRequest("The caller left before the body was complete.")
-        chunk = message.get("body", b"")
-        size += len(chunk)
+        size += len(message.get("body", b""))
         if size > limit_bytes:
             raise too_large
-        chunks.append(chunk)
+        if not message.get("more_body"):
+            deadline = None  # from here on it only tells that the caller leaves
+        return message
+
+    return receive_bounded
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole request body. Raises TooLarge and BadRequest as `bounded` does."""
+    receive = bounded(scope, receive, limit_bytes)
+    chunks: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The caller left before the body was complete.")
+        chunks.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(chunks)

@@ -1,5 +1,6 @@
 """Bring weights into the platform's object store as a version: python -m jobs.upload --spec SPEC"""
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,12 @@ from app.weights.folder_contents import sort_files
 from jobs.validate import verdict_on
 from jobs.workspace import Workspace, failed, main
 
-SERVED = (".safetensors", ".json", ".model", ".jinja", ".txt", ".tiktoken")
-"""What an engine reads; code, pickles and other formats stay where they are."""
+SERVED = (".json", ".model", ".jinja", ".txt", ".tiktoken")
+"""What an engine reads beside the weights; code, pickles and other formats stay where they are."""
 CHUNK_BYTES = 16 << 20
+GIB = 1 << 30
+SPARE_BYTES = 2 * GIB
+"""Of the node's disk, which others need too."""
 
 
 def upload(workspace: Workspace) -> JobOutcome:
@@ -36,6 +40,8 @@ def upload(workspace: Workspace) -> JobOutcome:
             if task.mode == "reference":
                 fix = "Leave out mode reference: pickled weights are converted while they are copied."
                 return failed(finding("pickle_refused", fix, file=contents.pickled[0].name))
+            if short := _disk_short(workspace, folder, contents.pickled):
+                return failed(short)
             folder = _converted(workspace, folder, contents.pickled)
             if task.validation:
                 outcome = verdict_on(_here(workspace), workspace)
@@ -61,6 +67,7 @@ def _publish(workspace: Workspace, task: UploadTask, folder: Folder) -> Manifest
         files_prefix = own_prefix(task.source, workspace.settings)
         if files_prefix is None:
             raise RefusedEntry("the folder", "not in the platform's own object store")
+    weights = {file.name for file in sort_files(folder.files()).served}
     return import_folder(
         folder,
         workspace.store,
@@ -69,9 +76,29 @@ def _publish(workspace: Workspace, task: UploadTask, folder: Folder) -> Manifest
         base_model=task.base_model,
         precision=task.precision,
         journal=job_object(task.model_id, "journal.json"),  # the model's: a retry is another job
-        wanted=_is_served,
+        wanted=lambda file: file.name in weights or _is_served(file),
         files_prefix=files_prefix,
         on_progress=partial(workspace.progress, "copying"),
+    )
+
+
+def _disk_short(workspace: Workspace, folder: Folder, pickled: Sequence[FolderFile]) -> Finding | None:
+    """Pickled weights lie on this node twice for a while: as they came, and converted."""
+    names = {file.name for file in pickled}
+    needed = sum(
+        file.size_bytes * (1 + (file.name in names))
+        for file in folder.files()
+        if file.name in names or _is_served(file)
+    )
+    there = sum(path.stat().st_size for path in workspace.scratch.rglob("*") if path.is_file())
+    free = shutil.disk_usage(workspace.scratch).free + there
+    if needed + SPARE_BYTES <= free:
+        return None
+    return finding(
+        "disk_short",
+        "Save the weights as safetensors: those are copied without a detour over the node's disk.",
+        found=f"{needed / GIB:.1f} GiB needed",
+        expected=f"at most {max(free - SPARE_BYTES, 0) / GIB:.1f} GiB",
     )
 
 
@@ -103,7 +130,7 @@ def _fetch(folder: Folder, file: FolderFile, path: Path) -> None:
 
 
 def _here(workspace: Workspace) -> Source:
-    return Source(uri=f"file://{workspace.scratch / 'weights'}")
+    return Source(uri=f"file://{(workspace.scratch / 'weights').resolve()}")
 
 
 def _changed(name: str | None) -> Finding:

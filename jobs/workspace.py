@@ -23,6 +23,8 @@ from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_store
 
 PROGRESS_PERIOD_S = 1.0
+SCRATCH_KEPT_S = 24 * 3600.0
+"""What a job that never came to its end has left on a node is there for its next attempt, but not for ever."""
 
 log = logging.getLogger("jobs")
 
@@ -61,8 +63,18 @@ class Workspace:
     def finish(self, outcome: JobOutcome) -> None:
         """Write how it ended: the last thing a job does."""
         shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
-        self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
+        # First, for the log is kept as soon as the outcome is there.
         print(json.dumps(outcome.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False), flush=True)
+        self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
+
+
+def sweep_scratch(settings: Settings) -> None:
+    """Remove the folders of jobs that nobody has written to for long."""
+    for folder in (settings.home / "tmp").glob("job-*"):
+        with contextlib.suppress(OSError):  # another job does the same, or its own is about to begin again
+            touched_at = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+            if touched_at < time.time() - SCRATCH_KEPT_S:
+                shutil.rmtree(folder)
 
 
 def failed(wrong: Finding) -> JobOutcome:
@@ -85,6 +97,7 @@ def main(work: Callable[[Workspace], JobOutcome]) -> None:
         task = TASK.validate_json(Path(named).read_bytes() if Path(named).is_file() else store.read(named))
     except (ObjectMissing, ValidationError, ValueError) as error:
         sys.exit(f"--spec {named}: {error}")
+    sweep_scratch(settings)
     workspace = Workspace(settings, store, task)
     with _reported():
         workspace.finish(work(workspace))

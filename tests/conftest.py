@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgresql import postgresql  # noqa: F401 (a fixture)
+from tests.s3 import bucket, proxy, s3_url  # noqa: F401 (fixtures)
+
 ROOT = Path(__file__).parents[1]
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts there and interrupts.

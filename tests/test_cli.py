@@ -25,8 +25,12 @@ ROOT = Path(__file__).parents[1]
 KEY = "mu-" + "k" * 43
 RAY_TOKEN = "ray-token"
 ENDPOINTS = [
-    {"id": f"ep-{n}", "name": f"name-{n}", "model": "m", "state": "healthy", "reason": "[x]"} for n in range(3)
-]
+    {
+        "id": f"ep-{n}", "name": f"name-{n}", "model": "m", "machine_type": "cpu-small", "state": "healthy",
+        "reason": "[x]", "units": {"running": 1, "target": 1},
+    }
+    for n in range(3)
+]  # fmt: skip
 DEPLOYED = {
     "proxy_location": "HeadOnly",
     "http_options": {"host": "127.0.0.1", "port": 8001},
@@ -53,7 +57,7 @@ DEPLOYED = {
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELUNIT_HOME", str(tmp_path))
-    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE"):
+    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "BASE_URL", "API_KEY"):
         monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
     return tmp_path
 
@@ -107,6 +111,8 @@ class Answers(BaseHTTPRequestHandler):
             start, size = int(query.get("page_token", ["0"])[0]), int(query.get("page_size", ["2"])[0])
             token = str(start + size) if start + size < len(ENDPOINTS) else None
             endpoints = [e | {"generation": 1, "observed_generation": 1} for e in self.server.endpoints]
+            if self.server.fault == "broken":
+                endpoints[0] |= {"state": "abnormal", "reason": "a file is missing"}
             self._answer(200, {"data": endpoints[start : start + size], "next_page_token": token})
 
     def do_POST(self) -> None:
@@ -299,6 +305,17 @@ def test_up_with_a_config_on_a_platform_that_runs_says_how_that_is_deployed(
     assert "other.yaml is not deployed" in result.stderr
     assert "serve deploy" in result.stderr
     assert machine.deployed is None
+
+
+def test_a_first_endpoint_that_cannot_work_is_a_failure_with_the_ways_out(platform: Running, machine: Machine) -> None:
+    machine.fault = "broken"
+    result = modelunit("up")
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "ep-0 is abnormal: a file is missing" in said
+    assert "make serve MODEL=DIR" in said
+    assert "modelunit down" in said
+    assert "modelunit up --config" in said
 
 
 def test_env_prints_what_a_shell_can_take(home: Path) -> None:

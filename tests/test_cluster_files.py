@@ -52,7 +52,7 @@ def test_serve_config_keeps_serves_proxy_inside_and_logs_no_requests(config: Ser
 def test_serve_config_declares_valid_endpoints(config: ServeDeploySchema):
     endpoints = [EndpointSpec.model_validate(spec) for spec in config.applications[1].args["endpoints"]]
     assert "demo" in [endpoint.name for endpoint in endpoints]
-    assert all(endpoint.machine_type in MACHINE_TYPES for endpoint in endpoints)
+    assert all(endpoint.machine_type in {None, *MACHINE_TYPES} for endpoint in endpoints)
 
 
 def test_serve_config_gives_builders_arguments_they_take(config: ServeDeploySchema):
@@ -87,6 +87,26 @@ def test_cluster_starts_ray_with_the_token_the_environment_and_the_pinned_python
     assert ". ~/modelunit.env" in environment
     assert 'eval "$(modelunit env)"' in environment
     assert "--dashboard-host=127.0.0.1" in start or role == "worker"
+
+
+def test_every_node_has_a_profile_for_the_bucket(cluster: dict[str, Any]):
+    profiles = {
+        name: node["node_config"]["IamInstanceProfile"]["Name"]
+        for name, node in cluster["available_node_types"].items()
+    }
+    assert profiles.pop(cluster["head_node_type"]) == "modelunit-head"
+    assert set(profiles.values()) == {"modelunit-worker"}
+
+
+def test_what_cluster_yaml_says_to_do_prepares_the_demo_model_and_shows_the_token():
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    head, _, _ = text.partition("cluster_name:")
+    _, _, attached = head.partition("`ray attach cluster.yaml`")
+    environment, prepare, deploy = (
+        attached.index(part)
+        for part in (". ~/modelunit.env", "app.weights.prepare", "RAY_AUTH_MODE=token .venv/bin/serve deploy")
+    )
+    assert environment < prepare < deploy
 
 
 def test_cluster_installs_the_checkout_by_the_same_set_up(cluster: dict[str, Any]):

@@ -74,6 +74,13 @@ def test_lists_are_written_with_separators(tmp_path: Path) -> None:
     assert Settings.from_environ(settings.to_environ({})) == settings
 
 
+def test_a_store_behind_a_link_is_known_by_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(tmp_path)
+    settings = Settings.from_environ({"MODELUNIT_OBJECT_STORE": f"file://{tmp_path}/alias/objects"})
+    assert settings.objects == f"file://{tmp_path.resolve()}/objects"
+    assert Settings.from_environ({"MODELUNIT_OBJECT_STORE": "s3://bucket/alias"}).objects == "s3://bucket/alias"
+
+
 def test_a_list_with_a_relative_folder_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^MODELUNIT_FILE_ROOTS: "):
         Settings.from_environ({"MODELUNIT_FILE_ROOTS": "/srv:models"})

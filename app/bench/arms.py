@@ -102,7 +102,7 @@ def plain_default(model: Path, log: Path, say: Callable[[str], None]) -> Iterato
 @contextlib.contextmanager
 def platform(settings: Settings, threads: int, model: Path) -> Iterator[Started]:
     """The platform with the demo endpoint, started as `modelunit up` does; the time ends with its first answer."""
-    config = serve_config.read(serve_config.LOCAL)
+    config = serve_config.read(settings, serve_config.LOCAL)
     engine = {"prefix_caching": False, "threads": threads, "max_num_seqs": MAX_NUM_SEQS}
     serve_config.first_endpoint(config).update(engine=engine, max_model_len=MAX_MODEL_LEN)
     config_file = settings.home / "bench.yaml"

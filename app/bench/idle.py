@@ -4,6 +4,7 @@ import contextlib
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from app import processes
-from app.local import ray_node
+from app.local import ray_folder, ray_node
 from app.settings import Settings
 
 SETTLE_S = 20.0
@@ -46,17 +47,18 @@ def bare_ray(settings: Settings, port: int) -> tuple[float, int]:
     """The cost of Ray with Serve and one empty deployment, as Ray's own defaults have it."""
     run_id = secrets.token_hex(8)
     variables = ray_node.environment(settings, run_id, tuning={})
-    try:
-        ray = ray_node.start(settings, variables)
-        ray.wait()
-        subprocess.run(
-            [sys.executable, "-c", _EMPTY_DEPLOYMENT, ray.address, str(port)],
-            env=variables, stdin=subprocess.DEVNULL, check=True, timeout=180, capture_output=True,
-        )  # fmt: skip
-        time.sleep(SETTLE_S)
-        return cost(processes.marked(run_id))
-    finally:
-        processes.stop(run_id, patience_s=10)
+    with tempfile.TemporaryDirectory(prefix=ray_folder.PREFIX) as private:
+        try:
+            ray = ray_node.start(settings, variables, Path(private, "ray"))
+            ray.wait()
+            subprocess.run(
+                [sys.executable, "-c", _EMPTY_DEPLOYMENT, ray.address, str(port)],
+                env=variables, stdin=subprocess.DEVNULL, check=True, timeout=180, capture_output=True,
+            )  # fmt: skip
+            time.sleep(SETTLE_S)
+            return cost(processes.marked(run_id))
+        finally:
+            processes.stop(run_id, patience_s=10)
 
 
 def _cpu_s(of: Iterable[psutil.Process]) -> dict[psutil.Process, float]:

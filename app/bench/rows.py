@@ -10,6 +10,7 @@ Samples = Mapping[str, Sequence[float]]
 
 UNITS = {
     "tokens_per_s": "tokens/s",
+    "mib_per_s": "MiB/s",
     "_ms": "ms",
     "_bytes": "bytes",
     "_pct": "% of a core",

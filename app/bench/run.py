@@ -16,7 +16,10 @@ from rich.table import Table
 from app import processes
 from app.bench import arms, idle
 from app.bench.load import Figures, measure
+from app.bench.records import measure_records
 from app.bench.rows import Row, rows, rows_alone
+from app.bench.s3_server import NotInstalled
+from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
 from app.local.ports import free_port
 from app.settings import Settings
@@ -64,8 +67,19 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         _put(plain, "engine_{}_vs_default", *idle.cost(processes.marked(run_id)))
     say("bare Ray with Serve and one empty deployment")
     _put(plain, "idle_{}", *idle.bare_ray(settings, free_port()))
+    say("uploads, against plain boto3")
+    try:
+        ours_upload, plain_upload = measure_upload(rounds)
+    except NotInstalled as missing:
+        say(f"no upload row: {missing}")
+    else:
+        ours |= ours_upload
+        plain |= plain_upload
     say("validation of a folder shaped like a 70B model")
-    table = rows(ours, plain) + rows_alone(measure_70b(settings.run_dir, rounds))
+    ours_alone = measure_70b(settings.run_dir, rounds)
+    say("a thousand endpoints in the control plane")
+    ours_alone |= measure_records(rounds)
+    table = rows(ours, plain) + rows_alone(ours_alone)
     (home / "bench.json").write_text(json.dumps(table, indent=2))
     _print(table, f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})")
     return table

@@ -9,7 +9,8 @@ A file is a list of series. What a series says beside its `models` holds for eac
         - base_model: Llama2-7B
           parameters_b: 7
 
-The fields are those of CatalogEntry. Entries are added, never replaced: a name that is taken is an error.
+The fields are those of CatalogEntry. In the operator's own file an entry under the name of a shipped one changes that:
+what it says replaces what was shipped, field by field. Apart from that every name and alias is given once.
 """
 
 import json
@@ -49,7 +50,7 @@ class Catalog:
                     if other is not entry:
                         raise ValueError(
                             f"{file}: {entry.base_model}: {field}: {name} is already a name of {other.base_model} in "
-                            f"{other_file}; entries are added, never replaced"
+                            f"{other_file}; every name is given once"
                         )
         self._by_key = {key: entry for key, (_, entry) in owners.items()}
         self.entries = tuple(sorted((entry for _, entry in found), key=attrgetter("base_model")))
@@ -57,12 +58,13 @@ class Catalog:
 
     @classmethod
     def load(cls, extra: Path | None = None) -> "Catalog":
-        """The shipped entries and those of the operator's file.
+        """The shipped entries, changed and added to by the operator's file.
 
         Raises ValueError that names the file, the entry and the field that is wrong.
         """
-        files = [*sorted(_DATA.glob("*.yaml")), *([extra] if extra else [])]
-        return cls((file.name, entry) for file in files for entry in _entries(file))
+        files = sorted(_DATA.glob("*.yaml"))
+        found = [(file.name, _entry(file.name, fields)) for file in files for fields in _fields(file)]
+        return cls(_with_own(found, extra) if extra else found)
 
     def find(self, base_model: str) -> CatalogEntry | None:
         """The entry of which this is the name or an alias, or None.
@@ -81,7 +83,8 @@ def _key(name: str) -> str:
     return _ELSEWHERE.sub("", _BETWEEN_DIGITS.sub("-", unicodedata.normalize("NFKC", name).casefold()))
 
 
-def _entries(file: Path) -> Iterator[CatalogEntry]:
+def _fields(file: Path) -> Iterator[dict[str, Any]]:
+    """Of each entry, with what its series says."""
     for number, series in enumerate(_read(file), 1):
         if not isinstance(series, dict) or not isinstance(series.get("models"), list):
             raise ValueError(f"{file.name}: item {number} is not a series with a list of models")
@@ -89,7 +92,26 @@ def _entries(file: Path) -> Iterator[CatalogEntry]:
         for fields in series["models"]:
             if not isinstance(fields, dict):
                 raise ValueError(f"{file.name}: {series.get('series', f'item {number}')}: a model is not a mapping")
-            yield _entry(file.name, shared | fields)
+            yield shared | fields
+
+
+def _with_own(shipped: list[tuple[str, CatalogEntry]], extra: Path) -> Iterator[tuple[str, CatalogEntry]]:
+    """The shipped entries that the operator's file leaves alone, then all that it changes or adds."""
+    unchanged = {_key(entry.base_model): (file, entry) for file, entry in shipped}
+    own: dict[str, CatalogEntry] = {}
+    for fields in _fields(extra):
+        key = _key(str(fields.get("base_model")))
+        if key in own:
+            raise ValueError(f"{extra.name}: {own[key].base_model}: base_model: {own[key].base_model} is given twice")
+        before: dict[str, Any] = {}
+        after = dict(fields)
+        if key in unchanged:
+            _, entry = unchanged.pop(key)
+            before, after["base_model"] = entry.model_dump(mode="json"), entry.base_model
+        # All of it is checked: what the operator says has to go with what is left of the shipped entry.
+        own[key] = _entry(extra.name, before | after)
+    yield from unchanged.values()
+    yield from ((extra.name, entry) for entry in own.values())
 
 
 def _entry(file: str, fields: dict[str, Any]) -> CatalogEntry:

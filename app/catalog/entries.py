@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from app.core.model_specs import Source
 from app.core.specs import Precision, Spec
 
 UploadPrecision = Literal["BF16", "W8A8_FP8", "AWQ-W4A16", "W4A8"]
@@ -19,6 +20,13 @@ def _ordered(limits: tuple[int, int]) -> tuple[int, int]:
     if limits[0] > limits[1]:
         raise ValueError(f"the low end {limits[0]} is above the high end {limits[1]}")
     return limits
+
+
+def _nameable(uri: str) -> str:
+    try:
+        return Source(uri=uri).uri
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from None
 
 
 Name = Annotated[str, Field(pattern=r"^[^\W_][\w.-]{0,63}$")]
@@ -82,7 +90,7 @@ class CatalogEntry(Spec):
     """S3, table 7-4."""
     custom_weights_only: bool = False
     """There are no recommended weights: people bring their own (S3, table 5-1)."""
-    recommended_source: Annotated[str, Field(pattern=r"^(s3://|file:///)\S+$")] | None = None
+    recommended_source: Annotated[str, AfterValidator(_nameable)] | None = None
     """Where the operator keeps the weights that are taken when a model names no source: s3:// or file:///."""
     patch: Patch | None = None
     structure: dict[str, Count] = {}

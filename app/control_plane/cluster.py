@@ -1,11 +1,20 @@
 """The only caller of Serve's deploy and status and of Ray Jobs: wishes in, what Ray says of them out."""
 
+import logging
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+import ray
+import ray._private.state
 from ray import serve
 from ray._private.services import get_webui_url_from_internal_kv
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from ray.core.generated.autoscaler_pb2 import NodeStatus
+from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX
+from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ReplicaState
 
@@ -13,6 +22,7 @@ from app.core.errors import EngineStartError, without_paths
 from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus as Status
 from app.core.lifecycle import Seen, application_name, parse_application_name
+from app.core.waiting import Room, shortage
 
 _STATUS: dict[str, Status] = {
     ApplicationStatus.NOT_STARTED: "starting",
@@ -29,9 +39,14 @@ _RUN_STATUS: dict[str, RunStatus] = {
     JobStatus.SUCCEEDED: "succeeded",
     JobStatus.FAILED: "failed",
 }
+_COMING = (ReplicaState.STARTING, ReplicaState.UPDATING, ReplicaState.RECOVERING)
 _REASON_LIMIT = 1000
 JOB_CPUS = 0.1
 """For placement only: validating and copying wait for disks and networks most of the time."""
+_SLOW_START = "have taken more than"
+"""In Serve's remarks on units that take long to start, which tell an operator nothing that we do not know better."""
+
+log = logging.getLogger("ray.serve")
 
 
 class Cluster:
@@ -44,6 +59,7 @@ class Cluster:
         it first, which at one call per period is most of an idle control plane's CPU time.
         """
         seen = []
+        leaving: list[str] = []
         for name, app in _get_global_client().get_serve_details()["applications"].items():
             parsed = parse_application_name(name)
             if parsed is None:
@@ -51,15 +67,28 @@ class Cluster:
             deployments = app["deployments"].values()
             replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
             texts = [app["message"], *(deployment["message"] for deployment in deployments)]
+            unplaced = next((d for d in deployments if _unplaced(d["replicas"], ReplicaState.STARTING)), None)
+            if app["status"] == ApplicationStatus.DELETING:
+                leaving.append(f"{REPLICA_ID_FULL_ID_STR_PREFIX}{name}#")
+            leaving += [replica["actor_name"] for replica in _unplaced(replicas, ReplicaState.STOPPING)]
             seen.append(
                 Seen(
                     *parsed,
                     status=_STATUS.get(app["status"], "starting"),
-                    reason=_reason(texts),
+                    reason=_reason([text for text in texts if _SLOW_START not in text]),
                     running_units=sum(replica["state"] == ReplicaState.RUNNING for replica in replicas),
+                    phase=_shortage(unplaced["required_resources"]) if unplaced else "",
+                    starting_units=sum(replica["state"] in _COMING for replica in replicas),
+                    target_units=sum(d["target_num_replicas"] for d in deployments) if deployments else None,
                 )
             )
+        if leaving:
+            _give_up_room(tuple(leaving))
         return seen
+
+    def rooms(self) -> list[Room]:
+        """The nodes that live. Raises whatever Ray raises."""
+        return _rooms(get_cluster_resource_state(internal_kv_get_gcs_client()))
 
     def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
         """Create the application or change it in place; returns before its units run."""
@@ -81,10 +110,20 @@ class Cluster:
         try:
             info = self._jobs.get_job_info(submission_id)
         except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
+            if _is_unknown(error):
                 return "missing", ""
             raise
         return _RUN_STATUS[info.status], _reason([info.message or ""])
+
+    def logs(self, submission_id: str) -> str | None:
+        """All that a job's process has written, whole, for Ray gives no part of it; None when Ray does not know it."""
+        try:
+            text: str = self._jobs.get_job_logs(submission_id)
+        except RuntimeError as error:
+            if _is_unknown(error):
+                return None
+            raise
+        return text
 
     def stop(self, submission_id: str) -> None:
         """Ask a job's process to end; it is killed a few seconds later."""
@@ -94,6 +133,49 @@ class Cluster:
     def _jobs(self) -> JobSubmissionClient:
         # What ray.init() would print is not known to a replica; the dashboard itself has written it down.
         return JobSubmissionClient(f"http://{get_webui_url_from_internal_kv()}")
+
+
+def _unplaced(replicas: list[dict[str, Any]], state: ReplicaState) -> list[dict[str, Any]]:
+    """The replicas in this state that have no process yet."""
+    return [replica for replica in replicas if replica["state"] == state and not replica.get("node_id")]
+
+
+def _give_up_room(leaving: tuple[str, ...]) -> None:
+    """Replicas that are to go, told by how their actors' names begin, wait for no room any more.
+
+    Serve would keep one in the queue, and wait for it to drain for as long as one that works may take.
+    """
+    for actor in ray._private.state.actors(actor_state_name="PENDING_CREATION").values():
+        if actor["Name"].startswith(leaving):
+            with suppress(ValueError):  # it is gone already
+                ray.kill(ray.get_actor(actor["Name"], namespace=SERVE_NAMESPACE))
+
+
+def _shortage(needed: dict[str, float]) -> str:
+    """Of what there is not enough left; empty when Ray does not wait for it."""
+    needed = {name: float(count) for name, count in needed.items() if count}
+    try:
+        state = get_cluster_resource_state(internal_kv_get_gcs_client())
+    except Exception:  # whatever Ray raises: it is only a text
+        log.debug("Ray does not tell what is free", exc_info=True)
+        return ""
+    # A process that has its place and is about to begin holds what it needs, and would look like its own rival.
+    if not any(dict(pending.request.resources_bundle) == needed for pending in state.pending_resource_requests):
+        return ""
+    return shortage(needed, _rooms(state))
+
+
+def _rooms(state: Any) -> list[Room]:
+    return [
+        Room(dict(node.total_resources), dict(node.available_resources), dict(node.labels))
+        for node in state.node_states
+        if node.status != NodeStatus.DEAD
+    ]
+
+
+def _is_unknown(error: RuntimeError) -> bool:
+    """Whether Ray says that it knows no such job."""
+    return "404" in str(error) or "does not exist" in str(error)
 
 
 def _reason(texts: list[str]) -> str:

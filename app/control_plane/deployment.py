@@ -6,46 +6,43 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, field_validator
 from ray import serve
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.control_plane.api import api_keys, catalog, endpoints, jobs, models
+from app.control_plane.api import (
+    api_keys,
+    audit,
+    catalog,
+    endpoints,
+    events,
+    jobs,
+    logs,
+    machine_types,
+    members,
+    metrics,
+    models,
+    snippets,
+    vertex,
+    workspaces,
+)
+from app.control_plane.api.access import Authenticated
+from app.control_plane.api.audit import Audited
+from app.control_plane.api.bodies import BoundedBodies
+from app.control_plane.api.refused import REFUSED
+from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.cluster import Cluster
 from app.control_plane.platform import Platform
+from app.control_plane.services.exposition import metrics_text
 from app.core.field_errors import explain
-from app.core.specs import EndpointSpec
 from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
-from app.unit.engine import Simulation
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary, error_response
 
 SHUTDOWN_TIMEOUT_S = 1.0
 """Routers wait in long-polls, which would keep an old reconciler alive beside its successor."""
 MAX_ROUTERS = 64
-
-
-class ControlPlaneArgs(BaseModel):
-    """`args` of the control plane's application in a serve config."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    endpoints: list[EndpointSpec] = []
-    """Endpoints declared here; 'serve deploy' of an edited file adds, changes or removes just those."""
-    resources: dict[str, float] = {}
-    """Ray resources that tie it to a node, such as {"head": 0.001}: its HOME holds the admin key."""
-    simulations: dict[str, Simulation] = {}
-    """For tests: endpoints (by name, or '*') that run the simulated engine instead of vLLM."""
-
-    @field_validator("endpoints")
-    @classmethod
-    def _distinct(cls, endpoints: list[EndpointSpec]) -> list[EndpointSpec]:
-        names = [endpoint.name for endpoint in endpoints]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"every endpoint needs a name of its own; declared more than once: {', '.join(twice)}")
-        return endpoints
 
 
 def asgi(platform: Platform) -> ASGIApp:
@@ -56,6 +53,7 @@ def asgi(platform: Platform) -> ASGIApp:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        responses=REFUSED,
         exception_handlers=EXCEPTION_HANDLERS,  # type: ignore[arg-type]
     )
     app.state.platform = platform
@@ -65,8 +63,16 @@ def asgi(platform: Platform) -> ASGIApp:
         # FastAPI puts the part of the request ("body", "query") before the field's name.
         return error_response(explain([{**e, "loc": tuple(e["loc"])[1:]} for e in error.errors()]))
 
-    for module in (endpoints, models, jobs, catalog, api_keys):
+    modules = (
+        events, endpoints, metrics, logs, snippets, models, jobs, catalog, workspaces, members, api_keys, audit,
+        machine_types, vertex,
+    )  # fmt: skip
+    for module in modules:
         app.include_router(module.router)
+    # The last one added is asked first.
+    app.add_middleware(BoundedBodies)
+    app.add_middleware(Audited, audit=platform.audit)
+    app.add_middleware(Authenticated, keys=platform.keys)
     app.add_middleware(ErrorBoundary)
     return app
 
@@ -77,9 +83,9 @@ class ControlPlane:
     async def __init__(self, args: str):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         parsed = ControlPlaneArgs.model_validate_json(args)
-        self._platform = Platform(Settings.from_environ(), Cluster(), parsed.simulations)
+        self._platform = Platform(Settings.from_environ(), Cluster(), parsed)
         self._waiting = ThreadPoolExecutor(MAX_ROUTERS, "routers")  # Ray gives a replica without CPUs five threads
-        await asyncio.to_thread(self._platform.open, parsed.endpoints)
+        await asyncio.to_thread(self._platform.open)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return asgi(self._platform)
@@ -88,6 +94,22 @@ class ControlPlane:
         """For routers: the routing table as JSON once its number is not `after`; None when `wait_s` have passed."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._waiting, self._platform.tables.wait, after, min(wait_s, 60.0), router)
+
+    async def unit_phase(self, endpoint_id: str, revision: str, unit: str, phase: str) -> None:
+        """For units: what one that starts does now, as part of a sentence, such as "checking weights"."""
+        self._platform.phases.hear(endpoint_id, revision, unit, phase)
+
+    async def unit_report(self, endpoint_id: str, revision: str, unit: str, report: str) -> None:
+        """For units: a UnitReport as JSON, every few seconds."""
+        await asyncio.to_thread(self._platform.figures.unit_report, endpoint_id, revision, unit, report)
+
+    async def router_report(self, router: str, report: str) -> None:
+        """For routers: a RouterReport as JSON, every few seconds."""
+        await asyncio.to_thread(self._platform.figures.router_report, router, report)
+
+    async def metrics_text(self) -> str:
+        """For routers: what Prometheus is to hear of all routers and units."""
+        return await asyncio.to_thread(metrics_text, self._platform.figures)
 
     async def check_health(self) -> None:
         """Called by Serve: without its loop the control plane must be replaced."""

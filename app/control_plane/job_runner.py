@@ -1,4 +1,4 @@
-"""Carries out jobs, and brings models from `preparing` to `healthy` or `failed`, or away, step by step."""
+"""Carries out jobs, brings models from `preparing` to `healthy` or `failed`, or away, and sweeps up, step by step."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from app.control_plane.services.events import event
+from app.control_plane.services.job_logs import JobLogs
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.models import Models
 from app.core.job_specs import JobOutcome
@@ -21,6 +22,7 @@ MODULES = {"upload": "jobs.upload", "validate": "jobs.validate"}
 RETRY_S = 5.0
 MAX_PROCESSES = 8
 """Of jobs at a time; the others wait their turn."""
+SWEEP_PERIOD_S = 3600.0
 
 log = logging.getLogger("ray.serve")
 
@@ -41,6 +43,7 @@ class JobRunner:
         registry: Registry,
         store: ObjectStore,
         jobs: Jobs,
+        logs: JobLogs,
         models: Models,
         cluster: JobPort,
         lock: threading.RLock,
@@ -50,11 +53,13 @@ class JobRunner:
         self._registry = registry
         self._store = store
         self._jobs = jobs
+        self._logs = logs
         self._models = models
         self._cluster = cluster
         self._lock = lock
         self._changed = changed
         self._clock = clock
+        self._sweep_at = clock()
         self._failed: dict[str, float] = {}
         """ID of a job or model whose last step failed -> when to try again."""
 
@@ -69,6 +74,9 @@ class JobRunner:
             self._guarded(job.id, lambda job=job: self._run(job))  # type: ignore[misc]
         for model in self._models.in_state("deleting"):
             self._guarded(model.id, lambda model=model: self._models.erase(model))  # type: ignore[misc]
+        if self._clock() >= self._sweep_at:
+            self._sweep_at = self._clock() + SWEEP_PERIOD_S  # also when it fails: it takes long where a store is away
+            self._guarded("sweep", self._models.sweep)
         return not (self._jobs.unfinished() or self._models.in_state("preparing") or self._models.in_state("deleting"))
 
     def _guarded(self, what: str, action: Callable[[], None]) -> None:
@@ -93,6 +101,7 @@ class JobRunner:
             self._changed()
         elif step == "failed" and job:
             self._models.fail(model, job.reason, outcome)
+            self._changed()
 
     def _run(self, job: Job) -> None:
         outcome = self._jobs.outcome(job)
@@ -105,6 +114,8 @@ class JobRunner:
             self._cluster.stop(submission_id(job, job.attempts))
         if verdict.submit:
             self._submit(job)
+        if verdict.state not in UNFINISHED:
+            self._logs.keep(job)
         self._write_down(job, verdict.state, verdict.reason, outcome, job.attempts + verdict.submit)
 
     def _submit(self, job: Job) -> None:
@@ -128,10 +139,12 @@ class JobRunner:
         }
         with self._lock:
             current = self._registry.get(Job, job.id)
-            if current is None or (current.state == "stopping" and state in UNFINISHED):
-                return  # somebody wished otherwise meanwhile
+            if current is None or current.state not in UNFINISHED:
+                return
+            if current.state == "stopping" and state in UNFINISHED:
+                update = {"attempts": attempts}  # somebody wished otherwise: a process that just began is ended next
             updated = current.model_copy(update=update)
             if updated == current:
                 return
-            notes = [event(job.workspace, job.id, state, reason)] if state != current.state else []
+            notes = [event(job.workspace, job.id, state, reason)] if updated.state != current.state else []
             self._registry.put(updated, *notes)

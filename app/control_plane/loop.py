@@ -1,8 +1,10 @@
-"""A thread that steps until it is told to stop. It may fail a step; it never dies and never spins."""
+"""A thread that steps until it is told to stop. It may fail a step; it never spins, and dies of one error only."""
 
 import logging
 import threading
 from collections.abc import Callable
+
+from app.core.errors import Superseded
 
 STOP_TIMEOUT_S = 10.0
 
@@ -13,6 +15,7 @@ class Loop:
     """Calls a function again and again; it returns whether nothing is left to wait for.
 
     If something is, the next step follows after `busy_period_s`, else after `idle_period_s` or a nudge.
+    It ends for good when a step meets Superseded: another control plane has taken over.
     """
 
     def __init__(self, name: str, idle_period_s: float, busy_period_s: float):
@@ -49,6 +52,9 @@ class Loop:
             self._nudged.clear()
             try:
                 settled = step()
+            except Superseded:
+                log.warning("the %s ends: another control plane has taken over", self._name)
+                return
             except Exception:
                 log.exception("a step of the %s failed", self._name)
                 settled = False

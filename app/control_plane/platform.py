@@ -2,35 +2,64 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from app.catalog.catalog import Catalog
+from app.control_plane.args import ControlPlaneArgs
+from app.control_plane.faults import die_once
 from app.control_plane.job_runner import JobPort, JobRunner
 from app.control_plane.loop import Loop
 from app.control_plane.reconciler import ClusterPort, Reconciler
+from app.control_plane.retention import Retention, retained_logs, retained_records
+from app.control_plane.services.audit import Audit
+from app.control_plane.services.deploys import Deploys
 from app.control_plane.services.endpoints import Endpoints
+from app.control_plane.services.events import Events
+from app.control_plane.services.figures import Figures
+from app.control_plane.services.idempotency import Idempotency
+from app.control_plane.services.job_logs import JobLogs, LogPort
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.keys import Keys
+from app.control_plane.services.logs import LogStore
+from app.control_plane.services.machines import Machines
+from app.control_plane.services.members import Members
 from app.control_plane.services.models import Models
 from app.control_plane.services.routing_table import RoutingTables
-from app.core.records import DEFAULT_WORKSPACE, Workspace
-from app.core.specs import EndpointSpec
+from app.control_plane.services.tombstones import Tombstones
+from app.control_plane.services.unit_phases import UnitPhases
+from app.control_plane.services.unit_specs import UnitSpecs
+from app.control_plane.services.workspaces import Workspaces
+from app.control_plane.stop_rules import StopRules
+from app.core.stop_rules import IdleRule
+from app.core.waiting import Room
 from app.settings import Settings
 from app.store.database import Registry
 from app.store.objects import open_store
-from app.unit.engine import Simulation
 
 ENDPOINTS_BUSY_S, ENDPOINTS_IDLE_S = 0.25, 3.0
 """Between two steps while anything is on its way, and else; every wish over the API is looked at at once."""
 JOBS_BUSY_S, JOBS_IDLE_S = 0.25, 60.0
+RETENTION_BUSY_S, RETENTION_IDLE_S = 1.0, 3600.0
+STOP_RULES_S = 30.0
+FIGURES_S = 10.0
+"""How late a minute's figures may be written down."""
 ROUTERS_TIMEOUT_S = 3.0
 """How long "healthy" waits for the routers to know; a router that is away must not hold it up for ever."""
+GRANTS_TIMEOUT_S = 1.0
+"""How long the answer about a key or a member waits for the routers to know."""
 
 
-class RayPort(ClusterPort, JobPort, Protocol):
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class RayPort(ClusterPort, JobPort, LogPort, Protocol):
     """All that the control plane needs of Ray."""
+
+    def rooms(self) -> Sequence[Room]: ...
 
 
 class Platform:
@@ -40,52 +69,115 @@ class Platform:
         self,
         settings: Settings,
         cluster: RayPort,
-        simulations: Mapping[str, Simulation],
+        args: ControlPlaneArgs,
         routers_timeout_s: float = ROUTERS_TIMEOUT_S,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ):
         lock = threading.RLock()
         store = open_store(settings)
         self.settings = settings
+        self.args = args
         self.endpoint_loop = Loop("reconciler", ENDPOINTS_IDLE_S, ENDPOINTS_BUSY_S)
         self.job_loop = Loop("job runner", JOBS_IDLE_S, JOBS_BUSY_S)
+        self.retention_loop = Loop("retention", RETENTION_IDLE_S, RETENTION_BUSY_S)
+        self.stop_rules_loop = Loop("stop rules", STOP_RULES_S, STOP_RULES_S)
+        self.figures_loop = Loop("figures", FIGURES_S, FIGURES_S)
         self.catalog = Catalog.load(settings.catalog_file)
         self.registry = Registry(settings.database)
         self.jobs = Jobs(self.registry, store, lock, self.job_loop.nudge)
-        self.models = Models(self.registry, store, self.catalog, self.jobs, lock, self.job_loop.nudge)
+        self.machines = Machines(self.registry, self.catalog, args.machine_types, cluster.rooms, clock)
+        self.job_logs = JobLogs(self.registry, store, cluster)
+        self.models = Models(self.registry, store, self.catalog, self.jobs, self.machines, lock, self.job_loop.nudge)
         self.tables = RoutingTables(self.registry, store)
+        self.phases = UnitPhases(clock)
+        self.units = UnitSpecs(self.models, self.machines, args.simulations)
         self.reconciler = Reconciler(
-            self.registry, self.models, self.tables, cluster, lock, simulations, routers_timeout_s, clock
+            self.registry,
+            self.models,
+            self.units,
+            self.tables,
+            self.phases,
+            cluster,
+            lock,
+            routers_timeout_s,
+            clock,
+            now,
+            die_once(args.die_at, settings.home),
         )
         self.job_runner = JobRunner(
-            self.registry, store, self.jobs, self.models, cluster, lock, self.endpoint_loop.nudge, clock
+            self.registry, store, self.jobs, self.job_logs, self.models, cluster, lock, self.endpoint_loop.nudge, clock
         )
-        self.keys = Keys(self.registry, lock)
-        self.endpoints = Endpoints(self.registry, self.models, lock, self.endpoint_loop.nudge)
+        self._routers_timeout_s = routers_timeout_s
+        self.members = Members(self.registry, lock, self._grants_changed, now)
+        self.keys = Keys(self.registry, self.members, lock, self._grants_changed, now, args.keys_per_role)
+        self.workspaces = Workspaces(self.registry, self.keys, self.jobs, lock, self._grants_changed, now)
+        self.events = Events(self.registry)
+        self.audit = Audit(self.registry)
+        self.idempotency = Idempotency(self.registry, now)
+        self.endpoints = Endpoints(
+            self.registry,
+            self.models,
+            self.machines,
+            self.units,
+            lock,
+            self.endpoint_loop.nudge,
+            now,
+        )
+        self.deploys = Deploys(settings, self.catalog, self.machines, self.models, self.endpoints)
+        kept = timedelta(days=args.tombstones_kept_days)
+        self.tombstones = Tombstones(self.registry, self.endpoints, lock, kept, now)
+        idle = IdleRule(timedelta(days=args.idle_delete_days))
+        self.stop_rules = StopRules(self.registry, self.endpoints, self.tombstones, lock, idle, now)
+        self.figures = Figures(self.registry, lock, self.keys.used, now)
+        self.logs = LogStore(store, now)
+        self.retention = Retention(
+            [*retained_records(self.registry, args.events_kept_days), retained_logs(self.logs)], now
+        )
 
-    def open(self, declared: Iterable[EndpointSpec]) -> None:
+    def open(self) -> None:
         """Bring the registry up to date, take over what the serve config declares, and begin to reconcile."""
         self.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.registry.migrate()
-        if self.registry.get(Workspace, DEFAULT_WORKSPACE) is None:
-            now = datetime.now(UTC)
-            self.registry.put(Workspace(id=DEFAULT_WORKSPACE, created_at=now, name=DEFAULT_WORKSPACE))
+        turn = self.registry.take_turn()  # whoever was the control plane before cannot write any more
+        self.workspaces.ensure_default()
         self.keys.ensure_admin(self.settings)
         self.models.adopt()
-        self.models.sweep()
-        self.tables.load()
-        self.endpoints.declare(declared)
+        self.tables.load(turn)
+        self.figures.load()
+        self.endpoints.declare(self.args.endpoints)
         self.reconciler.step()  # so that nobody reads states from before this start
-        self.endpoint_loop.start(self.reconciler.step)
-        self.job_loop.start(self.job_runner.step)
+        self.endpoint_loop.start(self._in_turn(self.reconciler.step))
+        self.job_loop.start(self._in_turn(self.job_runner.step))
+        self.retention_loop.start(self._in_turn(self._hourly))
+        self.stop_rules_loop.start(self._in_turn(self.stop_rules.step))
+        self.figures_loop.start(self._in_turn(self.figures.step))
 
     @property
-    def loops(self) -> tuple[Loop, Loop]:
-        """Without either of them the control plane is of no use."""
-        return self.endpoint_loop, self.job_loop
+    def loops(self) -> tuple[Loop, ...]:
+        """Without any of them the control plane is of no use."""
+        return self.endpoint_loop, self.job_loop, self.retention_loop, self.stop_rules_loop, self.figures_loop
 
     def close(self) -> None:
         """Stop reconciling."""
         for loop in self.loops:
             loop.stop()
+        self.figures.close()
         self.registry.close()
+
+    def _hourly(self) -> bool:
+        self.tables.save()
+        return self.retention.step()
+
+    def _grants_changed(self) -> None:
+        self.tables.publish()
+        self.tables.wait_until_taken(min(GRANTS_TIMEOUT_S, self._routers_timeout_s))
+
+    def _in_turn(self, step: Callable[[], bool]) -> Callable[[], bool]:
+        """The step, which notices also while it has nothing to write that another has taken over."""
+
+        def checked() -> bool:
+            self.registry.check_turn()
+            return step()
+
+        return checked

@@ -68,15 +68,32 @@ class ChatRequest(_Part):
     ignore_eos: bool | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
 
+    # Not served; but Ark's SDK sends each of them as null, which asks for nothing.
+    function_call: None = None
+    parallel_tool_calls: None = None
+    reasoning_effort: None = None
+    repetition_penalty: None = None
+    response_format: None = None
+    service_tier: None = None
+    thinking: None = None
+    tool_choice: None = None
+    tools: None = None
 
-def check_chat(body: bytes) -> ChatRequest:
-    """The request in `body`.
+
+class AddressedChatRequest(ChatRequest):
+    """The same where the path names the endpoint: `model` may be left out or empty."""
+
+    model: Annotated[str, Field(max_length=128)] = ""
+
+
+def check_chat(body: bytes, form: type[ChatRequest] = ChatRequest) -> ChatRequest:
+    """The request in `body`, which has this form.
 
     Raises BadRequest for what is not a JSON object, InvalidField that names the first wrong field, what came
     (numbers as they are, other values by their type only) and what is allowed.
     """
     try:
-        request = ChatRequest.model_validate_json(body)
+        request = form.model_validate_json(body)
     except ValidationError as error:
         raise field_error(error) from None
     greedy = request.temperature == 0 or request.top_k == 1

@@ -3,10 +3,12 @@
 PlatformError
 ├── BadRequest 400            ├── TooLarge 413
 │   └── InvalidField 400      ├── TooManyRequests 429
-├── Unauthorized 401          ├── InternalError 500
-├── Forbidden 403             ├── Unavailable 503
-├── NotFound 404              │   └── UnitLost 503
-└── Conflict 409              └── DeadlineExceeded 504
+├── Unauthorized 401          │   └── QpsExceeded 429
+├── Forbidden 403             ├── InternalError 500
+├── NotFound 404              ├── Unavailable 503
+└── Conflict 409              │   ├── UnitLost 503
+    └── NotReady 409          │   └── Superseded 503
+                              └── DeadlineExceeded 504
 """
 
 import re
@@ -69,6 +71,12 @@ class Conflict(PlatformError):
     status, type, code = 409, "conflict_error", "conflict"
 
 
+class NotReady(Conflict):
+    """What is asked for is being made: wait for it."""
+
+    code = "not_ready"
+
+
 class TooLarge(PlatformError):
     status, type, code = 413, "invalid_request_error", "body_too_large"
 
@@ -76,6 +84,16 @@ class TooLarge(PlatformError):
 class TooManyRequests(PlatformError):
     status, type, code = 429, "rate_limit_error", "rate_limited"
     retry_after_s = 1
+
+
+class QpsExceeded(TooManyRequests):
+    """An endpoint takes no more requests a second (S3, table 8-1, gives the type)."""
+
+    type = "ModelArts.4206"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 1):
+        super().__init__(message, param, code)
+        self.retry_after_s = retry_after_s
 
 
 class InternalError(PlatformError):
@@ -95,6 +113,10 @@ class UnitLost(Unavailable):
 
 class UnitGone(UnitLost):
     """The model unit was gone before it began with the request."""
+
+
+class Superseded(Unavailable):
+    """Another control plane has taken over: this one cannot write any more, and is about to end."""
 
 
 class DeadlineExceeded(PlatformError):

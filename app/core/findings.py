@@ -34,6 +34,7 @@ MESSAGES = {
     "chat_template_missing": "The tokenizer has no chat template, so chat calls would fail.",
     "chat_template_broken": "The chat template cannot render a sample conversation.",
     "code_refused": "The folder contains code, or asks for code to be run; neither is ever loaded.",
+    "disk_short": "There is no room on the node's disk to convert these weights.",
     "index_missing": "There are several weight files and no index; an index is recommended.",
     "index_mismatch": "The index and the weight files do not agree.",
     "memory_short": "No machine type has the memory for these weights and one request of full length.",
@@ -79,7 +80,15 @@ class Facts(BaseModel):
     max_length_tokens: int | None = None
     kv_bytes_per_token: int | None = None
     """Of the KV cache in BF16, over all layers."""
+    kv_window_bytes_per_token: int = 0
+    """The part of it that belongs to layers which keep no more than `kv_window_tokens`."""
+    kv_window_tokens: int | None = None
+    """The largest window of those layers."""
+    scaled_by: str | None = None
+    """What of quantized weights has one scale: "tensor", "channel", "group" or "block"."""
     vocabulary: int | None = None
+    chat_template: bool | None = None
+    """Whether the tokenizer has one: without it weights can be tuned, but cannot chat."""
 
 
 class Report(BaseModel):

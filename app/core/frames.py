@@ -30,6 +30,8 @@ class Kind(IntEnum):
     CALL = 10  # unit -> engine: a JSON line with router and request ID, then the request body
     ABORT = 11  # unit -> engine: nobody waits for this stream any more
     DONE = 12  # engine -> unit: JSON, how the stream ended
+    ASK = 13  # unit -> engine: how are you?
+    STATS = 14  # engine -> unit: JSON, an EngineStats
     READY = 20  # engine -> unit: JSON, the engine serves
     FAILED = 21  # engine -> unit: text, why the engine cannot start or died
 

@@ -1,5 +1,7 @@
 """What becomes of jobs and of models in preparation: pure decisions from what was seen."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +50,16 @@ def submission_id(job: Job, attempt: int) -> str:
     An ID cannot be used again: the actor that watched over the attempt before may still hold its name.
     """
     return job.id if attempt <= 1 else f"{job.id}-{attempt}"
+
+
+def standing(jobs: Sequence[Job]) -> str:
+    """How far a model in preparation is, in a few words. `jobs`: the model's own, oldest first."""
+    going = next((job for job in reversed(jobs) if job.state in UNFINISHED), None)
+    if going is None or going.state != "running":
+        return "waiting for a job"
+    if going.type == "upload":
+        return f"copying {math.floor(going.progress * 100)} %"
+    return "checking its weights" if going.type == "validate" else going.type
 
 
 ModelStep = Literal["validate", "upload", "healthy", "failed", "wait"]

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Literal
 
 from app.core.records import Endpoint, EndpointState
@@ -20,6 +21,11 @@ class Seen:
     status: ApplicationStatus
     reason: str = ""
     running_units: int = 0
+    phase: str = ""
+    """What a unit that is not ready yet does or waits for, such as "checking weights"; empty when nobody knows."""
+    starting_units: int = 0
+    target_units: int | None = None
+    """How many units there are to be now; None when nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,15 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The last step for an endpoint failed."""
+
+    reason: str
+    too_early: bool
+    """Not to be tried again yet."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What an endpoint's record should say now."""
 
@@ -49,6 +64,8 @@ class Verdict:
     running_units: int
     done: bool
     """The wish is carried out in full."""
+    starting_units: int = 0
+    target_units: int = 0
 
 
 @dataclass
@@ -57,6 +74,9 @@ class Plan:
 
     actions: list[Deploy | Remove] = field(default_factory=list)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """Of endpoints that are to run."""
+    resting: dict[str, Verdict] = field(default_factory=dict)
+    """Of those that are to be stopped or deleted."""
     gone: list[str] = field(default_factory=list)
     """Endpoints being deleted of which nothing is left."""
 
@@ -83,11 +103,14 @@ def plan(
     problems: Mapping[str, str],
     seen: Iterable[Seen],
     carried_out: Mapping[tuple[str, str], int],
+    refused: Mapping[str, Refused] = MappingProxyType({}),
+    awaited: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """What to do next.
 
     `wanted`: the revision each endpoint should run; `problems`: why an endpoint has none (its model is not ready);
-    `carried_out`: the generation last deployed to each (endpoint ID, revision), empty after a restart.
+    `carried_out`: the generation last deployed to each (endpoint ID, revision), empty after a restart;
+    `refused`: the endpoints for which the last step failed; `awaited`: what endpoints without a revision wait for.
     A revision that serves stays until its successor runs and the record says so (the routers know by then), and a
     successor that fails never takes it down.
     """
@@ -97,21 +120,32 @@ def plan(
         by_endpoint.setdefault(app.endpoint_id, {})[app.revision] = app
     for endpoint in endpoints:
         apps = by_endpoint.pop(endpoint.id, {})
+        refusal = refused.get(endpoint.id)
+        waits = refusal is not None and refusal.too_early
         if endpoint.state in ("deleting", "stopped"):
-            result.actions += [Remove(endpoint.id, r) for r, app in apps.items() if app.status != "leaving"]
+            if not waits:
+                result.actions += [Remove(endpoint.id, r) for r, app in apps.items() if app.status != "leaving"]
             if endpoint.state == "deleting" and not apps:
                 result.gone.append(endpoint.id)
+            draining = sum(app.running_units for app in apps.values())
+            deleting = refusal.reason if refusal else ""
+            reason = endpoint.reason if endpoint.state == "stopped" else deleting
+            result.resting[endpoint.id] = Verdict(endpoint.state, reason, None, draining, done=not apps)
             continue
         revision = wanted.get(endpoint.id)
         up_to_date = bool(revision) and carried_out.get((endpoint.id, revision or "")) == endpoint.generation
-        if revision and (revision not in apps or not up_to_date):
+        if revision and (revision not in apps or not up_to_date) and not waits:
             result.actions.append(Deploy(endpoint.id, revision))
         verdict = _judge(endpoint, revision, problems.get(endpoint.id, ""), apps, up_to_date)
-        result.verdicts[endpoint.id] = verdict
+        if endpoint.id in awaited:
+            verdict = replace(verdict, reason=awaited[endpoint.id])
+        if refusal and endpoint.id not in problems:
+            verdict = replace(verdict, state="alarm" if verdict.serving else "abnormal", reason=refusal.reason)
+        result.verdicts[endpoint.id] = _counted(verdict, endpoint, apps, revision)
         result.actions += [
             Remove(endpoint.id, r)
             for r, app in apps.items()
-            if r not in (verdict.serving, revision, endpoint.revision) and app.status != "leaving"
+            if r not in (verdict.serving, revision, endpoint.revision) and app.status != "leaving" and not waits
         ]
     for endpoint_id, apps in by_endpoint.items():  # nobody wishes for these
         result.actions += [Remove(endpoint_id, r) for r, app in apps.items() if app.status != "leaving"]
@@ -123,13 +157,14 @@ def _judge(
 ) -> Verdict:
     new = apps.get(revision) if revision else None
     old = apps.get(endpoint.revision) if endpoint.revision else None
-    if new and new.status == "running":
-        return Verdict("healthy", "", revision, new.running_units, done=up_to_date)
+    if new and (new.status == "running" or _rests(endpoint, new)):
+        return _judge_running(endpoint, new, up_to_date)
     if old and old is not new and _serves(old):
         if problem or (new and new.status == "failed"):
             reason = f"the new revision cannot serve: {problem or (new.reason if new else '')}"
             return Verdict("alarm", reason, old.revision, old.running_units, done=False)
-        return Verdict("upgrading", "a new revision is starting", old.revision, old.running_units, done=False)
+        reason = "a new revision is starting" + (f": {new.phase}" if new and new.phase else "")
+        return Verdict("upgrading", reason, old.revision, old.running_units, done=False)
     if problem:
         return Verdict("abnormal", problem, None, 0, done=False)
     if new is None or new.status == "leaving":
@@ -140,11 +175,44 @@ def _judge(
         return Verdict("abnormal", new.reason or "the unit could not start", None, 0, done=False)
     if new.status == "unhealthy":
         # It keeps its traffic: requests wait in the handle for the unit that replaces the lost one.
-        reason = "a unit was lost; another is starting"
+        reason = f"a unit was lost; another is {new.phase or 'starting'}"
         return Verdict("abnormal", reason, revision, new.running_units, done=False)
     if endpoint.revision == revision and new.running_units:
-        return Verdict("scaling", "units are starting or leaving", revision, new.running_units, done=False)
-    return Verdict("scheduling", new.reason or "the first unit is starting", None, new.running_units, done=False)
+        reason = f"a further unit is {new.phase}" if new.phase else "units are starting or leaving"
+        return Verdict("scaling", reason, revision, new.running_units, done=False)
+    reason = new.reason or "the first unit is starting"
+    if new.phase:
+        reason = f"{'a further' if new.running_units else 'the first'} unit is {new.phase}"
+    return Verdict("scheduling", reason, None, new.running_units, done=False)
+
+
+def _judge_running(endpoint: Endpoint, app: Seen, up_to_date: bool) -> Verdict:
+    """Of an application that keeps the traffic, whatever comes: a call to one that sleeps wakes it."""
+    running, target = app.running_units, app.target_units
+    if not running and endpoint.spec.scale.min_units == 0:
+        if target:
+            return Verdict("waking", f"a unit is {app.phase or 'starting'}", app.revision, running, done=up_to_date)
+        return Verdict("sleeping", "nobody calls, so no unit runs", app.revision, running, done=up_to_date)
+    if target is not None and 0 < running < target:
+        reason = f"a further unit is {app.phase or 'starting'}"
+        return Verdict("scaling", reason, app.revision, running, done=up_to_date)
+    if target is not None and running > target:
+        return Verdict("scaling", "units are leaving", app.revision, running, done=up_to_date)
+    return Verdict("healthy", "", app.revision, running, done=up_to_date)
+
+
+def _rests(endpoint: Endpoint, app: Seen) -> bool:
+    """Whether it is being changed in place while it sleeps or wakes."""
+    asleep = endpoint.state in ("sleeping", "waking") and endpoint.revision == app.revision
+    return asleep and app.status == "starting" and not app.running_units and endpoint.spec.scale.min_units == 0
+
+
+def _counted(verdict: Verdict, endpoint: Endpoint, apps: Mapping[str, Seen], revision: str | None) -> Verdict:
+    """With the units of all its revisions that come, and of those that are to be."""
+    coming = sum(app.starting_units for app in apps.values() if app.status != "leaving")
+    app = apps.get(revision or "") or apps.get(verdict.serving or "")
+    target = app.target_units if app and app.target_units is not None else endpoint.spec.scale.min_units
+    return replace(verdict, starting_units=coming, target_units=target)
 
 
 def _serves(app: Seen) -> bool:

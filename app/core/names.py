@@ -13,9 +13,12 @@ _MODEL_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9_.-]{{0,63}}")
 _SERVICE_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9_-]{{0,63}}")
 
 
-def new_id(prefix: str, now: datetime) -> str:
-    """`ep-20260131093000-x1y2z`: prefix, UTC time to the second, five random characters (S2 shows `ep-2025****-**`)."""
-    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(5))
+def new_id(prefix: str, now: datetime, random_chars: int = 5) -> str:
+    """`ep-20260131093000-x1y2z`: prefix, UTC time to the second, five random characters (S2 shows `ep-2025****-**`).
+
+    What is made many times a second needs more of them.
+    """
+    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(random_chars))
     return f"{prefix}-{now:%Y%m%d%H%M%S}-{suffix}"
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.core.findings import Facts, Finding
 from app.core.model_specs import ModelSpec
-from app.core.specs import EndpointSpec, Precision
+from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
 
 DEFAULT_WORKSPACE = "default"
 
@@ -81,6 +81,22 @@ class Endpoint(Record):
     revision: str | None = None
     """The revision that serves, once one does."""
     running_units: int = 0
+    starting_units: int = 0
+    target_units: int = 0
+    """How many units there are to be now, within the scale range."""
+    machine_type: str = DEFAULT_MACHINE_TYPE
+    """The spec's, or what the platform chose."""
+    placement: str = ""
+    """Why this machine type, when the platform chose it."""
+    updated_at: datetime | None = None
+    """When somebody last changed the wish."""
+    running_since: datetime | None = None
+    """When it first served since it was last started; auto-stop counts from here."""
+    last_request_at: datetime | None = None
+    idle_warned_at: datetime | None = None
+    """When its deletion for want of traffic was announced."""
+    deleted_at: datetime | None = None
+    """Set on a tombstone: ID, settings and keys of an endpoint that is gone, kept for a while to be restored."""
 
 
 class Job(Record):
@@ -107,6 +123,15 @@ class Job(Record):
     finished_at: datetime | None = None
 
 
+class Member(Record):
+    """Somebody who may use a workspace, in a role, until an end date (S3: grants of 1 day, some days or for ever)."""
+
+    workspace: str
+    name: str
+    role: Role
+    expires_at: datetime | None = None
+
+
 class ApiKey(Record):
     """Permission to call; the key itself is never kept."""
 
@@ -115,7 +140,13 @@ class ApiKey(Record):
     hash: str
     prefix: str
     description: str = ""
+    endpoints: tuple[str, ...] | None = None
+    """The only endpoints it may call and see, by ID; None: all of the workspace's."""
+    member_id: str | None = None
+    """The member it belongs to; it can do no more than that member, and ends with them."""
     expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """To the minute."""
 
 
 class Event(Record):
@@ -126,3 +157,44 @@ class Event(Record):
     """The ID of the record it happened to."""
     kind: str
     message: str
+    actor: str = "platform"
+    """The ID of the key whose holder did it, or `platform`."""
+    request_id: str = ""
+
+
+class AuditEntry(Record):
+    """One request that wanted to change something. Never changed, and not removed before its time."""
+
+    workspace: str
+    actor: str
+    request_id: str
+    action: str
+    """Method and path template, such as `PATCH /platform/v1/endpoints/{endpoint_id}`."""
+    subject: str
+    """The ID in the path, or that of what was made."""
+    status: int
+    """Of the answer."""
+
+
+class EndpointMinute(Record):
+    """An endpoint's figures of one minute, which `created_at` begins."""
+
+    endpoint_id: str
+    figures: dict[str, float] = {}
+
+
+class Counted(Record):
+    """How much of a router's or a unit's counters is in the minutes already; `created_at` is when it said so."""
+
+    started_at: float
+    """Unix time in seconds; the same reporter started again counts from zero."""
+    counters: dict[str, dict[str, float]] = {}
+    """Endpoint ID -> counter -> its value."""
+
+
+class Replay(Record):
+    """What an Idempotency-Key has made already; its ID is a hash of workspace, path and that key."""
+
+    workspace: str
+    body_hash: str
+    record_id: str

@@ -7,7 +7,7 @@ from typing import Protocol
 from app.core.errors import Forbidden
 from app.core.model_specs import Source
 
-OWN_FOLDERS = ("models", "jobs", "routing")
+OWN_FOLDERS = ("models", "jobs", "logs", "routing")
 """What the platform itself writes into its object store, everybody's things side by side."""
 
 
@@ -21,6 +21,9 @@ class SourceLimits(Protocol):
     def source_endpoints(self) -> Sequence[str]: ...
 
     @property
+    def source_profiles(self) -> Sequence[str]: ...
+
+    @property
     def s3_endpoint_url(self) -> str | None: ...
 
     @property
@@ -28,7 +31,7 @@ class SourceLimits(Protocol):
 
 
 def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None:
-    """Raises Forbidden for a source that only an admin's key may name.
+    """Raises Forbidden for a source that only a platform admin's key may name.
 
     Links are no way around: a local folder is opened without following any, so a path says where it leads.
     """
@@ -42,7 +45,7 @@ def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None
         if not any(PurePath("/", path).is_relative_to(root) for root in settings.file_roots):
             raise Forbidden(
                 "source.uri is outside the folders that the operator allows (MODELUNIT_FILE_ROOTS); "
-                "an admin's key may name any.",
+                "a platform admin's key (role admin, workspace default) may name any.",
                 "source.uri",
             )
         return
@@ -50,11 +53,15 @@ def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None
     if source.endpoint_url and source.endpoint_url.rstrip("/") not in listed:
         raise Forbidden(
             "source.endpoint_url is not among the servers that the operator allows (MODELUNIT_SOURCE_ENDPOINTS); "
-            "an admin's key may name any.",
+            "a platform admin's key (role admin, workspace default) may name any.",
             "source.endpoint_url",
         )
-    if source.profile and not source.endpoint_url:
-        raise Forbidden("source.profile goes with an endpoint_url that the operator allows.", "source.profile")
+    if source.profile and source.profile not in settings.source_profiles:
+        raise Forbidden(
+            "source.profile is not among the credentials that the operator lends (MODELUNIT_SOURCE_PROFILES); "
+            "a platform admin's key (role admin, workspace default) may name any.",
+            "source.profile",
+        )
 
 
 def split(uri: str) -> tuple[str, str]:

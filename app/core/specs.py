@@ -1,10 +1,11 @@
 """What people wish for: the parts of an endpoint that they write, in YAML and over the API alike."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.core.names import ServiceName
+from app.core.networks import Network
 
 Precision = Literal["BF16", "W8A8_FP8", "SmoothQuant-W8A8", "AWQ-W4A16", "W4A8"]
 """A deployable precision; BF16 stands for 'not quantized'."""
@@ -30,9 +31,9 @@ class EngineSpec(Spec):
 
 
 class ScaleSpec(Spec):
-    """The range in which units come and go."""
+    """The range in which units come and go; 0 lets the endpoint sleep while nobody calls."""
 
-    min_units: Annotated[int, Field(ge=1, le=64)] = 1
+    min_units: Annotated[int, Field(ge=0, le=64)] = 1
     max_units: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
@@ -40,6 +41,13 @@ class ScaleSpec(Spec):
         if self.min_units > self.max_units:
             raise ValueError(f"min_units ({self.min_units}) is above max_units ({self.max_units})")
         return self
+
+
+class LimitsSpec(Spec):
+    """What an endpoint takes at most; beyond it callers get 429."""
+
+    qps_per_unit: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Requests a second for each running unit (S3, table 8-1); None: no such limit."""
 
 
 class EndpointSpec(Spec):
@@ -50,31 +58,85 @@ class EndpointSpec(Spec):
     model: Annotated[str, Field(min_length=1, max_length=128)]
     """A model's ID or its name."""
     precision: Precision = "BF16"
-    machine_type: str = DEFAULT_MACHINE_TYPE
+    machine_type: Annotated[str, Field(max_length=64)] | None = None
+    """None lets the platform choose; the record says what it chose."""
     scale: ScaleSpec = ScaleSpec()
+    limits: LimitsSpec = LimitsSpec()
     max_model_len: Annotated[int, Field(ge=16, le=1 << 24)] = 4096
     """Longest prompt plus answer, in tokens (S3: 4096 unless the model says otherwise)."""
     engine: EngineSpec = EngineSpec()
+    auto_stop_s: Annotated[int, Field(ge=60, le=366 * 86_400)] | None = None
+    """Stop after so long in service (S3, table 8-1: 1, 2, 4, 6 hours or custom); preparation does not count."""
+    allowed_networks: Annotated[tuple[Network, ...], Field(max_length=64, strict=False)] = ()  # YAML has no tuples
+    """Networks (CIDR) from which it may be called; none: from everywhere."""
+
+
+class DeploymentMode(Spec):
+    """One way to spread a unit over machines (S1: one machine or several)."""
+
+    machines: Annotated[int, Field(ge=1, le=64)] = 1
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    pipeline_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+def _on_one_machine(fields: dict[str, Any]) -> tuple[DeploymentMode, ...]:
+    """The way to use all cards of one machine."""
+    return (DeploymentMode(tensor_parallel_size=max(1, fields.get("accelerator_count", 1))),)
 
 
 class MachineType(Spec):
     """A slot that one unit fills: what the scheduler sets aside and what the engine may use."""
 
-    name: str
-    accelerator: str | None = None
-    """Ray's accelerator type, or None for CPU."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+    accelerator: Annotated[str, Field(max_length=64)] | None = None
+    """Ray's accelerator type (such as H100), or None: CPU, or any card where `accelerator_count` is above 0."""
     accelerator_count: Annotated[int, Field(ge=0, le=64)] = 0
-    cpus: Annotated[float, Field(ge=0)] = 0.25
+    """Cards per machine."""
+    accelerator_memory_bytes: Annotated[int, Field(ge=1 << 30)] | None = None
+    """Of one card; None: not known, so nothing is refused for want of it."""
+    cpus: Annotated[float, Field(ge=0, le=4096)] = 0.25
     """Logical CPUs for placement only; the engine's threads are set apart from it."""
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Main memory a unit may take; None: not known, as on one machine, where it is what the node has free."""
+    step: Annotated[int, Field(ge=1, le=64)] = 1
+    """Units come and go in multiples of this (S2)."""
+    quota: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """Units that each workspace may have at most; None: any number."""
+    driver: Annotated[str, Field(max_length=64)] | None = None
+    """The accelerator's driver version that a node must have (S3 knows one that works); None: any."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Ray custom resources that select the nodes, for each machine."""
+    labels: dict[str, str] = {}
+    """Ray node labels that select the nodes."""
+    modes: Annotated[tuple[DeploymentMode, ...], Field(min_length=1, max_length=16, strict=False)] = Field(
+        default_factory=_on_one_machine
+    )
+    """Ways to spread a unit; a model takes the one with the fewest machines that hold it."""
+    precisions: Annotated[tuple[Precision, ...], Field(strict=False)] | None = None
+    """What can be served there; None: what its kind of accelerator can."""
     engine_threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of an engine on CPU; None means all cores."""
     kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
     """KV cache of an engine on CPU; on a GPU vLLM takes what the card has free."""
     enforce_eager: bool = False
-    memory_bytes: Annotated[int, Field(ge=1)] | None = None
-    """For weights and KV cache; None: not known, as on CPU, where it is what the node has free."""
+
+    @model_validator(mode="after")
+    def _uses_its_cards(self) -> "MachineType":
+        if self.accelerator and not self.accelerator_count:
+            raise ValueError(f"accelerator {self.accelerator} needs an accelerator_count above 0")
+        for mode in self.modes:
+            if mode.machines > 1 and not self.accelerator_count:
+                raise ValueError("a mode with several machines needs an accelerator_count above 0")
+            ranks, cards = mode.tensor_parallel_size * mode.pipeline_parallel_size, max(1, self.accelerator_count)
+            if ranks != mode.machines * cards:
+                raise ValueError(
+                    f"tensor_parallel_size x pipeline_parallel_size is {ranks}, but a mode of {mode.machines} machines "
+                    f"has {mode.machines * cards} places; one for each card"
+                )
+        return self
 
 
 CPU_SMALL = MachineType(name=DEFAULT_MACHINE_TYPE, kv_cache_bytes=512 << 20, enforce_eager=True)
 GPU_1 = MachineType(name="gpu-1", accelerator_count=1, cpus=1)
 MACHINE_TYPES = {machine.name: machine for machine in (CPU_SMALL, GPU_1)}
+"""What there is when the serve config declares none."""

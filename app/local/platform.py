@@ -14,16 +14,23 @@ from pydantic import BaseModel, ConfigDict
 
 from app import processes
 from app.core.keys import issue_key
-from app.local import StartFailed, ray_node, serve_config
+from app.local import StartFailed, ray_folder, ray_node, serve_config
 from app.local.files import write_private
-from app.local.ports import check_usable, free_port
+from app.local.ports import answers, check_usable, free_port
 from app.settings import Settings
 from app.unit import engine_host
 
 PROMPT = "What is the capital of France?"
+WAY_OUT = (
+    "The platform runs on. Another folder: 'make serve MODEL=DIR'. "
+    f"What modelunit comes with: 'modelunit down', then 'modelunit up --config {serve_config.LOCAL}'."
+)
+"""For a first endpoint that cannot work: it is kept, so that a plain start would come to the same end."""
 ROUTER_TIMEOUT_S = 180
 ENDPOINT_TIMEOUT_S = 1800
 STOP_PATIENCE_S = 10.0
+RETURN_PATIENCE_S = 60.0
+"""For a router that does not answer now: Serve replaces a lost one within seconds, a busy machine is slow."""
 
 Say = Callable[[str], None]
 
@@ -41,33 +48,40 @@ class Running(BaseModel):
     ray_token_file: str
     pids: list[int]
     run_id: str
+    served: bool = False
+    """Its router has answered once: what lives of it is in use, and no start that was cut off."""
 
 
 def running(settings: Settings) -> Running | None:
     """The platform of this HOME if it runs and answers."""
+    found = _recorded(settings)
+    return found if found and _answers(found) else None
+
+
+def _recorded(settings: Settings) -> Running | None:
     try:
-        found = Running.model_validate_json(_state_file(settings).read_bytes())
+        return Running.model_validate_json(_state_file(settings).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _answers(found: Running) -> bool:
     with contextlib.suppress(httpx.TransportError):
-        if httpx.get(f"{found.base_url}/healthz", timeout=5, trust_env=False).status_code == 200:
-            return found
-    return None
+        return httpx.get(f"{found.base_url}/healthz", timeout=5, trust_env=False).status_code == 200
+    return False
 
 
-def up(
-    settings: Settings, folder: Path | None, say: Say, config_file: Path = serve_config.LOCAL
-) -> tuple[Running, str]:
+def up(settings: Settings, folder: Path | None, say: Say, config_file: Path | None = None) -> tuple[Running, str]:
     """Start everything, wait until the first endpoint of the config is healthy, and chat with it once.
 
-    `folder` holds a model to serve there instead of the config's own. Returns how to reach the platform, and the
-    answer. Finds a running platform and says so. Raises StartFailed; an interrupt or a failure before the platform
-    answers takes down what was started.
+    Without a `config_file` it is the config that was deployed last. `folder` holds a model to serve there instead of
+    the config's own. Returns how to reach the platform, and the answer. Finds a running platform and says so. Raises
+    StartFailed; an interrupt or a failure before the platform answers takes down what was started.
     """
-    config = serve_config.read(config_file)
     with _alone(settings, say):
-        found = running(settings)
+        found = running(settings) or _returned(settings, say)
         if found is None:
+            config = serve_config.read(settings, config_file)
             found = _start(settings, config, folder, say)
         else:
             config = _join(settings, found, config_file, folder, say)
@@ -113,19 +127,24 @@ def _stop(settings: Settings) -> int:
     except FileNotFoundError:
         return 0
     count = processes.stop(run_id, STOP_PATIENCE_S)
+    ray_folder.remove(settings)
     for path in (_state_file(settings), settings.run_dir / engine_host.SOCKET, run_file):
         path.unlink(missing_ok=True)
     return count
 
 
-def api_client(settings: Settings, found: Running) -> httpx.Client:
-    """A client that calls as the admin. Raises StartFailed when there is no key."""
+def admin_key(settings: Settings, found: Running) -> str:
+    """The admin's key. Raises StartFailed when there is none."""
     try:
-        key = settings.admin_key or Path(found.admin_key_file).read_text().strip()
+        return settings.admin_key or Path(found.admin_key_file).read_text().strip()
     except OSError as error:
         reason = f"{found.admin_key_file}: {error.strerror}"
         raise StartFailed(f"the admin key cannot be read ({reason}); MODELUNIT_ADMIN_KEY may hold it") from None
-    headers = {"authorization": f"Bearer {key}"}
+
+
+def api_client(settings: Settings, found: Running) -> httpx.Client:
+    """A client that calls as the admin. Raises StartFailed when there is no key."""
+    headers = {"authorization": f"Bearer {admin_key(settings, found)}"}
     return httpx.Client(base_url=found.base_url, headers=headers, timeout=600, trust_env=False)
 
 
@@ -168,7 +187,7 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         proxied = settings.model_copy(update={"serve_proxy_url": f"http://127.0.0.1:{proxy_port}"})
         variables = ray_node.environment(proxied, run_id)
         engine_host.start(settings.run_dir, variables, preload=True)
-        ray = ray_node.start(settings, variables)
+        ray = ray_node.start(settings, variables, ray_folder.make(settings))
         serve_config.prepare_model(settings, config, folder, say)
         ray.wait()
         found = Running(
@@ -185,6 +204,8 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         say("deploying the router and the control plane")
         serve_config.deploy(settings, ray.dashboard_url, _token(found), config, proxy_port)
         _wait_for_router(found)
+        found = found.model_copy(update={"served": True})
+        write_private(_state_file(settings), found.model_dump_json(indent=2))
         return found
     except BaseException:
         say("stopping what was started")
@@ -192,10 +213,32 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
         raise
 
 
-def _join(settings: Settings, found: Running, config_file: Path, folder: Path | None, say: Say) -> serve_config.Config:
+def _returned(settings: Settings, say: Say) -> Running | None:
+    """A platform that served and lives, once its router answers again; None: what there is may be stopped.
+
+    Raises StartFailed when it goes on not answering: callers may wait for it, so only a person stops it.
+    """
+    found = _recorded(settings)
+    if found is None or not found.served or not processes.marked(found.run_id) or not answers(found.ray_address):
+        return None
+    say(f"a platform runs here, but does not answer at {found.base_url}; waiting for it")
+    deadline = time.monotonic() + RETURN_PATIENCE_S
+    while time.monotonic() < deadline:
+        if _answers(found):
+            return found
+        time.sleep(0.2)
+    raise StartFailed(
+        f"a platform runs here, but did not answer at {found.base_url} within {RETURN_PATIENCE_S:.0f} s; "
+        "'modelunit doctor' looks at it, 'modelunit down' stops it"
+    )
+
+
+def _join(
+    settings: Settings, found: Running, config_file: Path | None, folder: Path | None, say: Say
+) -> serve_config.Config:
     """What `up` does on a platform that runs: its first endpoint serves `folder`, and everything else stays."""
     say(f"the platform runs already at {found.base_url}")
-    if config_file != serve_config.LOCAL:
+    if config_file is not None:
         say(f"{config_file} is not deployed: a platform that runs is changed by 'serve deploy'")
     config = deployed(found)
     if folder is not None:
@@ -235,7 +278,7 @@ def _wait_for_endpoint(client: httpx.Client, found: Running, name: str, model: s
                 if endpoint["state"] == "healthy" and endpoint["generation"] == endpoint["observed_generation"]:
                     return str(endpoint["id"])
                 if endpoint["state"] in ("abnormal", "alarm"):
-                    raise StartFailed(line)
+                    raise StartFailed(f"{line}\n{WAY_OUT}")
         if line != told:
             say(line)
         told = line

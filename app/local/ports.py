@@ -5,6 +5,8 @@ import socket
 
 from app.local import StartFailed
 
+ANSWER_TIMEOUT_S = 5.0
+
 
 def free_port() -> int:
     """One port."""
@@ -18,6 +20,16 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=ANSWER_TIMEOUT_S):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 def check_usable(host: str, port: int) -> None:

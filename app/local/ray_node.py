@@ -25,6 +25,7 @@ TUNING = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1.0",  # the default of 0.1 s is too short on a busy small machine
+    "FORWARDED_ALLOW_IPS": "",  # Serve's proxy would believe whatever a client on this machine says of its address
     "RAY_worker_niceness": "0",  # at Ray's 15 the router waits behind an engine whose threads spin
     # On a small machine every background wake-up is taken from an engine that owns all cores.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1.0",
@@ -95,13 +96,13 @@ def environment(settings: Settings, run_id: str, tuning: Mapping[str, str] = TUN
     }
 
 
-def start(settings: Settings, variables: Mapping[str, str]) -> RayNode:
-    """Begin to start a head node in this environment; `wait` for it."""
+def start(settings: Settings, variables: Mapping[str, str], folder: Path) -> RayNode:
+    """Begin to start a head node in this environment, with its files in this folder; `wait` for it."""
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head",
         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--include-dashboard=true",
-        "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={folder}", "--disable-usage-stats", f"--object-store-memory={OBJECT_STORE_BYTES}",
         "--no-monitor", "--include-log-monitor=false",  # nothing here scales nodes or prints to drivers
         *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip

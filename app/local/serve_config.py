@@ -24,13 +24,20 @@ Config = dict[str, Any]
 Say = Callable[[str], None]
 
 
-def read(path: Path) -> Config:
-    """The config as written. Raises StartFailed for what is not one."""
+def read(settings: Settings, given: Path | None) -> Config:
+    """The config of a start: the given one, else what was deployed last, else local.yaml. Raises StartFailed."""
+    kept = deployed_file(settings)
+    path = given or (kept if kept.exists() else LOCAL)
+    advice = f"; mend it, or replace it: modelunit up --config {LOCAL}" if path == kept else ""
     try:
         config: Config = yaml.safe_load(path.read_text())
         first_endpoint(config)
-    except (OSError, yaml.YAMLError, KeyError, IndexError, TypeError, StopIteration):
-        raise StartFailed(f"{path} is not a serve config whose control_plane declares an endpoint") from None
+        if not isinstance(config["http_options"], dict):
+            raise TypeError
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, IndexError, TypeError, StopIteration):
+        raise StartFailed(
+            f"{path} is not a serve config with http_options whose control_plane declares an endpoint{advice}"
+        ) from None
     return config
 
 
@@ -78,16 +85,18 @@ def _fit_length(endpoint: dict[str, Any], folder: Path) -> None:
 def deploy(settings: Settings, dashboard_url: str, token: str, config: Config, proxy_port: int | None = None) -> None:
     """What `serve deploy` does, by the same REST call; the first one says where Serve's own proxy listens.
 
-    The config as deployed is kept in HOME/serve_config.yaml. Raises StartFailed.
+    The config is kept in HOME/serve_config.yaml once Serve has taken it. Raises StartFailed.
     """
     if proxy_port is not None:
         config["http_options"]["port"] = proxy_port
-    write_private(deployed_file(settings), yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        # Serve does not tell it back, so a config that was read from Serve lacks it; logs never hold request paths.
+        config.setdefault("logging_config", {"enable_access_log": False})
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             answer = httpx.put(_url(dashboard_url), json=config, headers=_bearer(token), timeout=60, trust_env=False)
             if answer.status_code == 200:
+                write_private(deployed_file(settings), yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
                 return
             problem = f"{answer.status_code} {answer.text[:300]}"
             if answer.status_code < 500:

@@ -8,6 +8,7 @@ replicas of one node share the port.
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -23,21 +24,33 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from app.core.networks import Network
 from app.loopback import keep_grpc_on_loopback
+from app.router.admission import Admission
 from app.router.call import Deadlines
-from app.router.directory import ControlPlaneSource, Directory
+from app.router.chat import ChatCompletions
+from app.router.control_plane import ControlPlaneHandle
+from app.router.crowd import Crowd
+from app.router.directory import Directory
+from app.router.figures import Figures
+from app.router.http_connection import HttpConnection
+from app.router.limits import Limits
+from app.router.metrics_page import MetricsPage, MetricsSource
 from app.router.openapi import DESCRIPTION
 from app.router.platform_proxy import PlatformProxy
+from app.router.reporter import Reporter
 from app.router.stream import TokenListener
-from app.router.surfaces.openai import ChatCompletions, Models
+from app.router.surfaces import ark, openai, vertex
 from app.settings import Settings
 from app.store.objects import open_store
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary
 
 KEEP_ALIVE_S = 75
-MAX_CONNECTIONS = 4096
+MAX_REQUESTS = 4096
 BACKLOG = 2048
 DRAIN_TIMEOUT_S = 600.0
+UNREAD_TIMEOUT_S = 120
+"""How long a caller may leave unread what was sent before the kernel ends the connection."""
 ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -51,13 +64,26 @@ class RouterArgs(BaseModel):
     first_token_timeout_s: float = Field(300.0, gt=0)
     between_tokens_timeout_s: float = Field(120.0, gt=0)
     answer_timeout_s: float = Field(3600.0, gt=0)
+    trusted_proxies: list[Network] = Field([], max_length=64)
+    """Networks (CIDR) of load balancers whose X-Forwarded-For tells who the client is."""
+    metrics_networks: list[Network] = Field(["127.0.0.0/8", "::1/128"], max_length=64)
+    """Networks (CIDR) from which GET /metrics needs no key."""
 
 
-def asgi(args: RouterArgs, directory: Directory, listener: TokenListener, serve_proxy_url: str) -> ASGIApp:
-    """The router's HTTP surface over its parts."""
+def asgi(
+    args: RouterArgs,
+    directory: Directory,
+    listener: TokenListener,
+    serve_proxy_url: str,
+    figures: Figures,
+    limits: Limits,
+    others: MetricsSource,
+) -> ASGIApp:
+    """The router's HTTP surface over its parts; `others` knows the figures of all other routers and units."""
     deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s, args.answer_timeout_s)
-    chat = ChatCompletions(directory, listener, deadlines, args.body_limit_bytes)
-
+    admission = Admission(figures, limits, args.trusted_proxies)
+    chat = ChatCompletions(directory, listener, admission, figures, deadlines, args.body_limit_bytes)
+    metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
     platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
@@ -79,11 +105,14 @@ def asgi(args: RouterArgs, directory: Directory, listener: TokenListener, serve_
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
-        Route("/v1/models", Models(directory).__call__, methods=["GET"]),
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/metrics", metrics_page.__call__, methods=["GET"]),
+        *openai.routes(chat, directory, admission),
+        *ark.routes(chat),
+        *vertex.routes(chat, platform),
         Route("/platform/{path:path}", platform.__call__, methods=ALL_METHODS),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(ErrorBoundary)], exception_handlers=EXCEPTION_HANDLERS)
+    middleware = [Middleware(ErrorBoundary), Middleware(Crowd, max_requests=MAX_REQUESTS)]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 
 class Router:
@@ -92,18 +121,21 @@ class Router:
     async def __init__(self, args: dict[str, Any]):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         settings = Settings.from_environ()
-        self._directory = Directory(open_store(settings), ControlPlaneSource())
+        router = secrets.token_hex(8)
+        control_plane = ControlPlaneHandle(router)
+        figures = Figures(router)
+        self._directory = Directory(open_store(settings), control_plane)
+        self._reporter = Reporter(figures, self._directory, control_plane)
         self._listener = TokenListener()
         await self._listener.start(ray.util.get_node_ip_address())
         await self._directory.load_snapshot()
         self._following = asyncio.create_task(self._directory.follow())
+        self._reporting = asyncio.create_task(self._reporter.run())
         parsed = RouterArgs.model_validate(args)
-        self._app = asgi(parsed, self._directory, self._listener, settings.serve_proxy_url)
-        self._server = _Server(uvicorn.Config(
-            self._app, lifespan="off", http="httptools", log_config=None, access_log=False,
-            server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
-            limit_concurrency=MAX_CONNECTIONS,
-        ))  # fmt: skip
+        self._app = asgi(
+            parsed, self._directory, self._listener, settings.serve_proxy_url, figures, Limits(), control_plane
+        )
+        self._server = _Server(server_config(self._app))
         self._serving = asyncio.create_task(self._server.serve([_listen(settings.http_host, settings.http_port)]))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -111,7 +143,7 @@ class Router:
 
     async def check_health(self) -> None:
         """Called by Serve: a router whose listener or table loop has ended must be replaced."""
-        for task in (self._serving, self._following):
+        for task in (self._serving, self._following, self._reporting):
             if task.done():
                 raise RuntimeError("a part of the router has stopped")
 
@@ -122,6 +154,17 @@ class Router:
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._serving, DRAIN_TIMEOUT_S)
         self._listener.stop()
+        self._reporting.cancel()
+        await self._reporter.step()  # what was counted since the last report
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """How the router's own listener serves."""
+    return uvicorn.Config(
+        app, lifespan="off", http=HttpConnection, ws="none", log_config=None, access_log=False,
+        server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
+        proxy_headers=False,  # uvicorn would believe whatever a client on this machine says of its address
+    )  # fmt: skip
 
 
 class _Server(uvicorn.Server):
@@ -137,6 +180,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # for the other routers of this node
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_S * 1000)  # connections inherit it
     listener.bind((host, port))
     listener.listen(BACKLOG)
     listener.setblocking(False)
@@ -149,7 +193,7 @@ def build(args: RouterArgs) -> Any:
         num_replicas=args.replicas,
         max_replicas_per_node=1 if args.replicas > 1 else None,
         max_surge_percent=100,  # the next router listens before this one stops
-        max_ongoing_requests=4096,
+        max_ongoing_requests=MAX_REQUESTS,
         graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
         ray_actor_options={"num_cpus": 0},
     )

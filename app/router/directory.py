@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 import time
 from typing import Any, Protocol
 
@@ -10,11 +9,11 @@ from pydantic import ValidationError
 from ray import serve
 
 from app.core.routing import Route, RoutingTable
+from app.router.control_plane import POLL_DEADLINE_S
 from app.store.layout import SNAPSHOT
 from app.store.object_store import ObjectMissing, ObjectStore
 
 POLL_WAIT_S = 20.0
-POLL_DEADLINE_S = 30.0
 RETRY_S = 0.2
 
 log = logging.getLogger("ray.serve")
@@ -26,25 +25,6 @@ class TableSource(Protocol):
     async def next_table(self, after: int, wait_s: float) -> bytes | None:
         """The current table as JSON once its number is not `after`; None when `wait_s` have passed."""
         ...
-
-
-class ControlPlaneSource:
-    """The control plane, by its Serve handle."""
-
-    def __init__(self) -> None:
-        self._router = secrets.token_hex(8)
-
-    async def next_table(self, after: int, wait_s: float) -> bytes | None:
-        """See TableSource."""
-        handle = serve.get_deployment_handle("control_plane", "control_plane", _check_exists=False)
-        response = handle.next_table.remote(after, wait_s, self._router)
-        try:
-            async with asyncio.timeout(POLL_DEADLINE_S):
-                table: bytes | None = await response
-                return table
-        except (TimeoutError, asyncio.CancelledError):
-            response.cancel()
-            raise
 
 
 class Directory:

@@ -1,11 +1,14 @@
 """The OpenAPI description of the inference API, made from the same table that checks requests."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from app.core.chat_rules import ChatRequest
+from app.core.chat_rules import AddressedChatRequest, ChatRequest
 
-_SCHEMA = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-_PARTS: dict[str, Any] = _SCHEMA.pop("$defs", {})
+_SCHEMA, _ADDRESSED = (
+    form.model_json_schema(ref_template="#/components/schemas/{model}") for form in (ChatRequest, AddressedChatRequest)
+)
+_PARTS: dict[str, Any] = _SCHEMA.pop("$defs", {}) | _ADDRESSED.pop("$defs", {})
 _ERROR = {
     "type": "object",
     "properties": {
@@ -22,17 +25,41 @@ _ERROR = {
 }
 
 
-def _responses(good: dict[str, Any]) -> dict[str, Any]:
+def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     meanings = {
         "400": "A field is wrong; `param` names it",
         "401": "No key, or not a valid one",
+        "403": "The endpoint does not take requests from this network",
         "404": "No such endpoint",
         "413": "The body is too large",
+        "429": "More requests a second than the endpoint takes; see Retry-After",
         "503": "No unit can serve now; see Retry-After",
         "504": "A deadline passed",
     }
-    return {"200": good} | {status: {"description": meaning, **error} for status, meaning in meanings.items()}
+    return {"200": good} | {status: {"description": meanings[status], **error} for status in refusals}
+
+
+def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
+    ]
+    good = {
+        "description": "The answer in OpenAI's format",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+    return {
+        "post": {
+            "operationId": operation,
+            "summary": "Chat with an endpoint; with stream set, the answer comes as server-sent events",
+            **({"parameters": parameters} if parameters else {}),
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{form}"}}},
+            },
+            "responses": _responses(good, "400", "401", "403", "404", "413", "429", "503", "504"),
+        }
+    }
 
 
 DESCRIPTION: dict[str, Any] = {
@@ -40,32 +67,21 @@ DESCRIPTION: dict[str, Any] = {
     "info": {"title": "modelunit inference", "version": "1"},
     "security": [{"key": []}],
     "paths": {
-        "/v1/chat/completions": {
-            "post": {
-                "operationId": "createChatCompletion",
-                "summary": "Chat with an endpoint; with stream set, the answer comes as server-sent events",
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatRequest"}}},
-                },
-                "responses": _responses(
-                    {
-                        "description": "The answer in OpenAI's format",
-                        "content": {"application/json": {}, "text/event-stream": {}},
-                    }
-                ),
-            }
-        },
+        "/v1/chat/completions": _chat("createChatCompletion", "ChatRequest"),
+        "/api/v3/chat/completions": _chat("createArkChatCompletion", "ChatRequest"),
+        "/v1beta1/projects/{project}/locations/{location}/endpoints/{endpoint}/chat/completions": _chat(
+            "createVertexChatCompletion", "AddressedChatRequest", ("project", "location", "endpoint")
+        ),
         "/v1/models": {
             "get": {
                 "operationId": "listModels",
                 "summary": "The endpoints that this key may call",
-                "responses": _responses({"description": "A list", "content": {"application/json": {}}}),
+                "responses": _responses({"description": "A list", "content": {"application/json": {}}}, "401"),
             }
         },
     },
     "components": {
-        "schemas": {"ChatRequest": _SCHEMA, "Error": _ERROR} | _PARTS,
+        "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED, "Error": _ERROR} | _PARTS,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
     },
 }

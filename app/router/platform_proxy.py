@@ -14,14 +14,16 @@ from starlette.responses import Response, StreamingResponse
 
 from app.core.errors import NotFound, Unavailable
 from app.router.directory import Directory
-from app.web import read_body
+from app.web import header, read_body
 
 _NOT_FORWARDED = {  # what belongs to one connection, and the ID that the router has given already
-    "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length",
-    "x-request-id",
+    b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"content-length",
+    b"x-request-id",
 }  # fmt: skip
+PREFIX = "/platform"
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
 OPEN_PATHS = {"/platform/openapi.json"}
+"""What strangers may read; they may send nothing there."""
 TIMEOUT = httpx.Timeout(connect=5, read=300, write=60, pool=5)
 
 
@@ -34,19 +36,28 @@ class PlatformProxy:
         self._client = httpx.AsyncClient(base_url=serve_proxy_url, timeout=TIMEOUT, trust_env=False)
 
     async def __call__(self, request: Request) -> Response:
-        path = request.scope["path"]
+        return await self.forward(request, request.scope["path"])
+
+    async def forward(self, request: Request, path: str) -> Response:
+        """Ask the control plane at `path`, which begins with PREFIX. Raises NotFound, Unauthorized, Unavailable."""
         if _ODD.search(path) or {".", ".."} & set(path.split("/")):
             raise NotFound("There is nothing at this path.")  # nothing that could leave /platform on Serve's proxy
-        if path not in OPEN_PATHS:  # before the body is read: strangers must not fill our memory
+        body = b""
+        if path not in OPEN_PATHS or request.method not in ("GET", "HEAD"):
+            # Before the body is read: strangers must not fill our memory.
             self._directory.table.grant_for(request.headers.get("authorization"), datetime.now(UTC))
-        headers = [(k, v) for k, v in request.headers.items() if k not in _NOT_FORWARDED]
-        headers.append(("x-request-id", request.state.request_id))
-        body = await read_body(request.scope, request.receive, self._body_limit_bytes)
+            body = await read_body(request.scope, request.receive, self._body_limit_bytes)
+        headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_FORWARDED]  # of any bytes
+        headers.append((b"x-request-id", request.state.request_id.encode()))
+        if "x-forwarded-host" not in request.headers and (host := header(request.scope, "host")):
+            headers.append((b"x-forwarded-host", host.encode("latin-1")))  # by which callers reach us: snippets name it
         url = httpx.URL(path=path, query=request.scope["query_string"])
         outgoing = self._client.build_request(request.method, url, headers=headers, content=body or None)
         try:
             answer = await self._client.send(outgoing, stream=True)
         except httpx.TransportError:
             raise Unavailable("The control plane is not reachable; endpoints go on serving.") from None
-        kept = {k: v for k, v in answer.headers.items() if k not in _NOT_FORWARDED}
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, kept, background=BackgroundTask(answer.aclose))
+        response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose))
+        told = [(name.lower(), value) for name, value in answer.headers.raw]
+        response.raw_headers = [(name, value) for name, value in told if name not in _NOT_FORWARDED]
+        return response

@@ -1,70 +1,78 @@
 """The registry: records kept in SQLite or PostgreSQL. The control plane is its only writer."""
 
-import fcntl
-import sqlite3
+import logging
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from alembic import command
 from alembic.config import Config
-from pydantic_core import to_json
 from sqlalchemy import (
-    JSON,
-    URL,
     Connection,
-    Engine,
     ForeignKeyConstraint,
     Table,
     UniqueConstraint,
     bindparam,
-    create_engine,
     delete,
-    event,
-    make_url,
+    func,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from app.core.errors import Conflict
+from app.core.errors import BadRequest, Conflict, Superseded, Unavailable
 from app.core.records import Record
-from app.store.tables import TABLES, metadata
+from app.store.connections import driver_url, open_engine, sole_migrator
+from app.store.queries import beyond, conditions, ordered
+from app.store.rows import RowReader, to_row
+from app.store.tables import TABLES, WRITER, metadata
 
 R = TypeVar("R", bound=Record)
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
-_BUSY_TIMEOUT_S = 5.0
-_CONNECT_TIMEOUT_S = 10
 _MIGRATION_LOCK = 0x6D6F64656C756E69
 """Any number that no other program takes as its PostgreSQL advisory lock: "modeluni" in ASCII."""
 _UNIQUE_VIOLATIONS = {"SQLITE_CONSTRAINT_UNIQUE", "23505"}
+_REFUSED_BY_TRIGGER = {"SQLITE_CONSTRAINT_TRIGGER", "23001"}
+_EPOCH = select(WRITER.c.epoch)
+
+log = logging.getLogger(__name__)
 
 
 class Registry:
-    """All records, by kind and ID. Safe to share between threads; every call is one transaction."""
+    """All records, by kind and ID. Safe to share between threads; every call is one transaction.
+
+    Every call raises Unavailable while the database cannot be used.
+    """
 
     def __init__(self, url: str) -> None:
         """Takes sqlite:///FILE (its folder is created) or postgresql://...; connects on first use.
 
         Raises ValueError for any other address.
         """
-        self._url = _driver_url(url)
-        self._engine = _open(self._url)
+        self._url = driver_url(url)
+        self._engine = open_engine(self._url)
         self._writer = self._engine.execution_options(writes=True)
+        # SQLite lets whoever asks at the right moment write; a thread with many beside it could wait for ever.
+        self._one_writer = threading.Lock()
+        self._rows = RowReader()
+        self._epoch: int | None = None
 
     def migrate(self) -> None:
         """Bring the schema to the newest version. Callers at the same moment, in any process, take turns."""
-        engine = _open(self._url, migrating=True)
+        engine = open_engine(self._url, migrating=True)
         try:
-            with _turn(self._url), engine.begin() as connection:
+            with sole_migrator(self._url), engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-                command.upgrade(_migration_config(connection), "head")
+                command.upgrade(migration_config(connection), "head")
         finally:
             engine.dispose()
 
@@ -72,105 +80,126 @@ class Registry:
         """Give back all connections; a later call opens new ones."""
         self._engine.dispose()
 
+    def take_turn(self) -> int:
+        """Become the only writer: whoever was it before cannot write from now on. Returns the turn's number.
+
+        Waits for a transaction that the one before is in. Turns count up; every turn's number is new.
+        """
+        with _usable(), self._one_writer, self._writer.begin() as connection:
+            next_turn = update(WRITER).values(epoch=WRITER.c.epoch + 1).returning(WRITER.c.epoch)
+            epoch: int = connection.execute(next_turn).scalar_one()
+        self._epoch = epoch
+        return epoch
+
+    def check_turn(self) -> None:
+        """Raises Superseded once another has taken the turn. One that never took it may write at any time."""
+        if self._epoch is not None:
+            with self._read() as connection:
+                self._check_turn(connection.execute(_EPOCH).scalar_one())
+
     def put(self, *records: Record) -> None:
         """Insert each record, or replace the one with its ID: all of them, in any order, or none.
 
-        Raises Conflict where another record has the same unique fields, or an owner does not exist.
+        Raises Conflict where another record has the same unique fields, or an owner does not exist;
+        Superseded (so do all that write) once another has taken the turn.
         """
-        with self._writer.begin() as connection:
+        with self._write() as connection:
             for table, group in _by_table(records):
                 missing = (
                     f"One of the {_plural(table)} names a {_columns(table, ForeignKeyConstraint)} that does not exist."
                 )
                 taken = f"Another of the {_plural(table)} has the same {_columns(table, UniqueConstraint)}."
-                with _conflicts(missing, taken):
-                    connection.execute(_upsert(connection, table), [_to_row(table, record) for record in group])
+                with _conflicts(table, missing, taken):
+                    connection.execute(_upsert(connection, table), [to_row(table, record) for record in group])
 
     def get(self, kind: type[R], id: str, /) -> R | None:
         """The record of this kind with this ID."""
         found = self.find(kind, id=id)
         return found[0] if found else None
 
-    def find(self, kind: type[R], /, **equals: object) -> list[R]:
-        """The records whose fields equal the given values (None included), oldest first, then by ID.
+    def find(
+        self,
+        kind: type[R],
+        /,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        **equals: object,
+    ) -> list[R]:
+        """The records whose fields equal the given values, by time and then by ID: the oldest first, or the newest.
 
-        Raises ValueError for a field that is unknown or is a document.
+        A value None finds the records that have none, a list or tuple those that have any of its values.
+        Only records made in [since, until) are found, and only those that come after the one with ID `after`
+        in this order (the last one of the page before), `limit` at most.
+        Raises ValueError for a field that is unknown or is a document, and for an `after` that there is not.
         """
         table = TABLES[kind]
-        query = select(table).order_by(table.c.created_at, table.c.id)
-        for name, value in equals.items():
-            if name not in table.c or isinstance(table.c[name].type, JSON):
-                raise ValueError(f"{kind.__name__} cannot be looked up by '{name}'")
-            query = query.where(table.c[name] == value)
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
-        # By way of JSON, because strict specs take their nested parts as objects or as JSON, not as dicts.
-        return [kind.model_validate_json(to_json(dict(row))) for row in rows]
+        query = ordered(table, newest_first).where(*conditions(kind, equals, since, until)).limit(limit)
+        with self._read() as connection:
+            if after is not None:
+                place = connection.execute(select(table.c.created_at).where(table.c.id == after)).scalar_one_or_none()
+                if place is None:
+                    raise ValueError(f"there is no {kind.__name__} with the ID that the list shall go on after")
+                query = query.where(beyond(table, place, after, newest_first))
+            rows = connection.execute(query).all()
+        return self._rows.records(kind, rows)
+
+    def count(self, kind: type[Record], /, **equals: object) -> int:
+        """How many records `find` would find. Raises ValueError as it does."""
+        query = select(func.count()).select_from(TABLES[kind]).where(*conditions(kind, equals))
+        with self._read() as connection:
+            return connection.execute(query).scalar_one()
 
     def delete(self, *records: Record) -> None:
         """Remove the records, all or none; one that is already gone is fine.
 
         Raises Conflict while a record that stays still refers to one of them.
         """
-        with self._writer.begin() as connection:
+        with self._write() as connection:
             for table, group in reversed(_by_table(records)):
-                with _conflicts(f"One of the {_plural(table)} still has records that refer to it."):
+                with _conflicts(table, f"One of the {_plural(table)} still has records that refer to it."):
                     gone = delete(table).where(table.c.id == bindparam("key"))
                     connection.execute(gone, [{"key": record.id} for record in group])
 
+    def delete_before(self, kind: type[Record], moment: datetime, limit: int = 10_000) -> int:
+        """Remove the oldest records made before `moment`, `limit` at most; returns how many those were.
 
-def _driver_url(url: str) -> URL:
-    with suppress(ArgumentError, ValueError):
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-        if backend in ("postgresql", "postgres"):
-            patient = parsed.update_query_dict({"connect_timeout": str(_CONNECT_TIMEOUT_S), **parsed.query})
-            return patient.set(drivername="postgresql+psycopg")
-        if backend == "sqlite" and parsed.database and parsed.database != ":memory:":
-            return parsed.set(drivername="sqlite")
-    # The address is not repeated: it may hold a password.
-    raise ValueError("the registry's address must be sqlite:///FILE or postgresql://USER@HOST/DATABASE")
+        Raises Conflict while a record that stays still refers to one of them, and for audit entries that
+        are too young to go.
+        """
+        table = TABLES[kind]
+        oldest = ordered(table, False).with_only_columns(table.c.id).where(table.c.created_at < moment).limit(limit)
+        with (
+            self._write() as connection,
+            _conflicts(table, f"One of the {_plural(table)} still has records that refer to it."),
+        ):
+            return connection.execute(delete(table).where(table.c.id.in_(oldest))).rowcount
 
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with _usable(), self._engine.connect() as connection:
+            yield connection
 
-def _open(url: URL, *, migrating: bool = False) -> Engine:
-    if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """A transaction that is committed only if the turn is still ours."""
+        with _usable(), self._one_writer, self._writer.begin() as connection:
+            if self._epoch is not None:
+                # Locked until the end: on PostgreSQL another's turn begins after this transaction, or before it
+                # and is seen here. On SQLite every writer waits for the one before it anyway.
+                self._check_turn(connection.execute(_EPOCH.with_for_update()).scalar_one())
+            yield connection
 
-    assert url.database is not None
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT_S})
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _: object) -> None:
-        # The driver would begin transactions late and leave DDL out of them; `begin` below does it.
-        connection.isolation_level = None
-        # A migration that rebuilds a table drops the old one, which must not cascade.
-        connection.execute(f"PRAGMA foreign_keys={'OFF' if migrating else 'ON'}")
-        if migrating:
-            # Stays with the file. Two first connections that both switch would refuse each other, so only here.
-            connection.execute("PRAGMA journal_mode=WAL")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A writer asks for the lock at once: it then waits its turn, where a late upgrade would fail at once.
-        writes = migrating or connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
+    def _check_turn(self, epoch: int) -> None:
+        if epoch != self._epoch:
+            raise Superseded("Another control plane has taken over.")
 
 
-@contextmanager
-def _turn(url: URL) -> Iterator[None]:
-    """Hold the lock file beside a SQLite file; the kernel lets it go with the process."""
-    if url.get_backend_name() != "sqlite":
-        yield
-        return
-    with open(f"{url.database}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _migration_config(connection: Connection) -> Config:
+def migration_config(connection: Connection) -> Config:
+    """Alembic's, for the migrations beside this file."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
@@ -184,14 +213,6 @@ def _by_table(records: Iterable[Record]) -> list[tuple[Table, list[Record]]]:
     return [(table, groups[table]) for table in metadata.sorted_tables if table in groups]
 
 
-def _to_row(table: Table, record: Record) -> Mapping[str, object]:
-    plain = record.model_dump(mode="json")
-    return {
-        column.name: plain[column.name] if isinstance(column.type, JSON) else getattr(record, column.name)
-        for column in table.columns
-    }
-
-
 def _upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     insert = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
     changed = {column.name: insert.excluded[column.name] for column in table.columns if not column.primary_key}
@@ -199,12 +220,29 @@ def _upsert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.
 
 
 @contextmanager
-def _conflicts(otherwise: str, unique: str = "") -> Iterator[None]:
+def _usable() -> Iterator[None]:
+    """Turn trouble with the database itself, which passes or which an operator ends, into Unavailable.
+
+    A value that PostgreSQL cannot keep, which SQLite would, becomes a BadRequest.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        log.error("the registry cannot be used: %s", error.orig)
+        raise Unavailable("The registry cannot be used at the moment.") from error
+    except DataError as error:
+        raise BadRequest("A value cannot be kept: a text must not hold the character NUL.") from error
+
+
+@contextmanager
+def _conflicts(table: Table, otherwise: str, unique: str = "") -> Iterator[None]:
     """Turn a violated constraint into a Conflict that says `unique` or, for a missing owner, `otherwise`."""
     try:
         yield
     except IntegrityError as error:
         code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+        if code in _REFUSED_BY_TRIGGER:
+            raise Conflict(f"Entries of the {_plural(table)} stay as they are for their time.") from error
         raise Conflict(unique if code in _UNIQUE_VIOLATIONS else otherwise) from error
 
 

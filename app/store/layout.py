@@ -4,9 +4,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +18,7 @@ from app.store.object_store import ObjectMissing, ObjectStore, OnBytes, StoreErr
 
 MODELS = "models/"
 JOBS = "jobs/"
+LOGS = "logs/"
 MANIFEST = "manifest.json"
 SNAPSHOT = "routing/table.json"
 """The newest routing table, for routers that start without the control plane."""
@@ -79,6 +82,43 @@ class Manifest(BaseModel):
 def job_object(job_id: str, name: str) -> str:
     """One of the files by which the control plane and a job process talk: spec, progress, outcome, journal."""
     return f"{JOBS}{job_id}/{name}"
+
+
+class LogObject(NamedTuple):
+    """A piece of a unit's log: some of the lines that it wrote within one hour."""
+
+    endpoint_id: str
+    hour: str
+    """`YYYYMMDDTHH` in UTC; `log_hour` makes it."""
+    unit: str
+    number: int
+    """From 0 in each hour."""
+
+    @property
+    def name(self) -> str:
+        """Its object. All of a day's, and all of an hour's, have a prefix of their own."""
+        return f"{log_prefix(self.endpoint_id)}{self.hour}-{self.unit}-{self.number:05}.log"
+
+
+_LOG_NAME = re.compile(rf"{LOGS}([A-Za-z0-9-]{{1,64}})/(\d{{8}}T\d\d)-([A-Za-z0-9]{{1,32}})-(\d{{1,6}})\.log", re.ASCII)
+
+
+def log_prefix(endpoint_id: str) -> str:
+    """The prefix of an endpoint's logs. Raises ValueError for an ID that is not one part of a name."""
+    if "/" in check_name(endpoint_id):
+        raise ValueError(f"not an endpoint ID: {endpoint_id!r}")
+    return f"{LOGS}{endpoint_id}/"
+
+
+def log_hour(moment: datetime) -> str:
+    """The hour that a moment is in, as names of logs have it; hours sort as times do."""
+    return f"{moment.astimezone(UTC):%Y%m%dT%H}"
+
+
+def parse_log_name(name: str) -> LogObject | None:
+    """What an object below LOGS is; None for what is not a log."""
+    found = _LOG_NAME.fullmatch(name)
+    return LogObject(found[1], found[2], found[3], int(found[4])) if found else None
 
 
 def version_prefix(model_id: str, precision: Precision) -> str:

@@ -21,7 +21,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-from app.core.records import ApiKey, Endpoint, Event, Job, Model, Record, Version, Workspace
+from app.core.records import (
+    ApiKey,
+    AuditEntry,
+    Counted,
+    Endpoint,
+    EndpointMinute,
+    Event,
+    Job,
+    Member,
+    Model,
+    Record,
+    Replay,
+    Version,
+    Workspace,
+)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -112,6 +126,15 @@ TABLES: Mapping[type[Record], Table] = {
         _number("observed_generation"),
         _text("revision", optional=True),
         _number("running_units"),
+        _number("starting_units"),
+        _number("target_units"),
+        _text("machine_type"),
+        _text("placement"),
+        Column("updated_at", UtcDateTime),
+        Column("running_since", UtcDateTime),
+        Column("last_request_at", UtcDateTime),
+        Column("idle_warned_at", UtcDateTime),
+        Column("deleted_at", UtcDateTime),
     ),
     # No key on `model_id`: jobs tell of models that are gone.
     Job: _table(
@@ -133,6 +156,15 @@ TABLES: Mapping[type[Record], Table] = {
         Column("finished_at", UtcDateTime),
         Index(None, "model_id"),
     ),
+    Member: _table(
+        "members",
+        _owner(),
+        _text("name"),
+        _text("role"),
+        Column("expires_at", UtcDateTime),
+        UniqueConstraint("workspace", "name"),
+    ),
+    # No key on `member_id`: a member leaves together with their keys, in one transaction.
     ApiKey: _table(
         "api_keys",
         _owner(),
@@ -140,7 +172,10 @@ TABLES: Mapping[type[Record], Table] = {
         _text("hash"),
         _text("prefix"),
         _text("description"),
+        _document("endpoints"),
+        _text("member_id", optional=True),
         Column("expires_at", UtcDateTime),
+        Column("last_used_at", UtcDateTime),
         UniqueConstraint("hash"),
     ),
     # Events go with their workspace, and outlive the record they tell of: hence no key on `subject`.
@@ -150,6 +185,45 @@ TABLES: Mapping[type[Record], Table] = {
         _text("subject"),
         _text("kind"),
         _text("message"),
+        _text("actor"),
+        _text("request_id"),
         Index(None, "subject", "created_at"),
+        Index(None, "workspace", "created_at"),
+        Index(None, "created_at"),
+    ),
+    # The audit outlives workspaces.
+    AuditEntry: _table(
+        "audit",
+        _text("workspace"),
+        _text("actor"),
+        _text("request_id"),
+        _text("action"),
+        _text("subject"),
+        _number("status"),
+        Index(None, "workspace", "created_at"),
+        Index(None, "created_at"),
+    ),
+    EndpointMinute: _table(
+        "endpoint_minutes",
+        Column("endpoint_id", String, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+        _document("figures"),
+        Index(None, "endpoint_id", "created_at"),
+        Index(None, "created_at"),
+    ),
+    Counted: _table(
+        "counted",
+        Column("started_at", Float, nullable=False),
+        _document("counters"),
+        Index(None, "created_at"),
+    ),
+    Replay: _table(
+        "replays",
+        _owner(on_delete="CASCADE"),
+        _text("body_hash"),
+        _text("record_id"),
+        Index(None, "created_at"),
     ),
 }
+
+WRITER = Table("writer", metadata, Column("id", Integer, primary_key=True), Column("epoch", BigInteger, nullable=False))
+"""One row: whose turn it is to write, see Registry.take_turn."""

@@ -7,17 +7,27 @@ tokens go from the engine straight to the router (app/core/frames.py).
 import asyncio
 import logging
 import os
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 
 from app.core.errors import EngineStartError
+from app.core.lifecycle import application_name
+from app.core.machines import driver_problem
 from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
+from app.store.object_store import ObjectStore
 from app.store.objects import open_store
+from app.unit.accelerators import driver_version
+from app.unit.control_plane import tell, this_unit
 from app.unit.engine import EngineLaunch, EngineSettings, Simulation
 from app.unit.engine_client import EngineClient
-from app.unit.weight_cache import fetch
+from app.unit.multi_machine import cluster_environment, own_placement_group
+from app.unit.phases import STARTING_ENGINE, tell_control_plane, telling, weights_phase
+from app.unit.watch import Watch
+from app.unit.weight_cache import fetch, progress
 from app.weights.folder import check_folder
 
 HEALTH_CHECK_PERIOD_S = 2.0
@@ -39,6 +49,10 @@ class UnitSpec(EngineSettings):
     """The version's prefix in the object store."""
     digest: str
     """Of the version's manifest."""
+    driver: str | None = None
+    """The accelerator's driver version that the node must have."""
+    cards: int = 0
+    """Of each machine. A unit without any sees none, whatever its node has."""
     start_timeout_s: float = 1800.0
     simulation: Simulation | None = None
     """Set by tests only: run the simulated engine."""
@@ -51,41 +65,56 @@ class ModelUnit:
         keep_grpc_on_loopback()
         self._spec = UnitSpec.model_validate(spec)
         settings = Settings.from_environ()
-        self._engine = await EngineClient.start(
-            await asyncio.to_thread(self._prepare, settings), settings.run_dir, self._spec.start_timeout_s
-        )
-        self._watch = asyncio.create_task(self._leave_when_engine_dies())
+        self._cache_dir = settings.home / "cache"
+        store = await asyncio.to_thread(open_store, settings)
+        unit = this_unit()
+        log_file = settings.log_dir / f"engine-{application_name(unit.endpoint_id, unit.revision)}-{unit.name}.log"
+        self._watch = Watch(store, log_file, unit)
+        try:
+            async with telling(tell_control_plane, self._phase):
+                launch = await asyncio.to_thread(self._prepare, settings, store, log_file)
+                self._engine = await EngineClient.start(launch, settings.run_dir, self._spec.start_timeout_s)
+        except BaseException as error:
+            reason = EngineStartError.reason_in(str(error)) or type(error).__name__
+            await self._watch.end(f"the unit cannot start: {reason}")
+            raise
+        self._watch.engine_runs(self._engine, partial(tell, "unit_report", *unit))
+        self._leaving = asyncio.create_task(self._leave_when_engine_dies())
 
-    def _prepare(self, settings: Settings) -> EngineLaunch:
+    def _prepare(self, settings: Settings, store: ObjectStore, log_file: Path) -> EngineLaunch:
         """Have the weights on this node and everything ready to launch. Raises EngineStartError."""
         spec = self._spec
+        check_driver(spec)
         model_dir = ""
         if spec.simulation is None:
             # Kept for the unit's life: while it runs, its files are not removed to make room.
             self._weights = fetch(
-                open_store(settings), spec.weights, settings.home / "cache", cache_bytes=settings.cache_bytes
+                store,
+                spec.weights,
+                self._cache_dir,
+                digest=spec.digest,
+                cache_bytes=settings.cache_bytes,
             )
             folder = self._weights.folder
             if problems := check_folder(folder):
                 raise EngineStartError("; ".join(problems))
             model_dir = str(folder)
-        replica = serve.get_replica_context()
-        return EngineLaunch(
-            kind="simulated" if spec.simulation else "vllm",
-            endpoint_id=spec.endpoint_id,
-            model_dir=model_dir,
-            **(spec.model_dump(include=set(EngineSettings.model_fields)) | {"threads": spec.threads or os.cpu_count()}),
-            log_file=str(settings.log_dir / f"engine-{replica.app_name}-{replica.replica_tag[-8:]}.log"),
-            environment={name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ},
-            simulation=spec.simulation or Simulation(),
-        )
+        return launch_of(spec, model_dir, log_file)
+
+    def _phase(self) -> str:
+        if self._spec.simulation or hasattr(self, "_weights"):
+            return STARTING_ENGINE
+        return weights_phase(progress(self._cache_dir, self._spec.digest))
 
     async def _leave_when_engine_dies(self) -> None:
         """A unit without its engine is of no use: end at once, so that Serve starts another without three misses."""
         await self._engine.died.wait()
         log.error("the engine of %s died: %s", self._spec.endpoint_id, self._engine.cause)
         await asyncio.sleep(0.1)  # the calls in flight hear of it first
-        os._exit(1)
+        try:
+            await self._watch.end(f"the engine died: {self._engine.cause}")
+        finally:
+            os._exit(1)
 
     async def chat(self, token: bytes, router: str, request_id: str, body: bytes) -> str:
         """Answer an OpenAI chat request to the router at `router`; returns how it ended.
@@ -100,15 +129,48 @@ class ModelUnit:
 
     async def __del__(self) -> None:
         """Serve calls this once the replica has drained, and also when it could not start."""
-        if hasattr(self, "_watch"):
-            self._watch.cancel()
+        if hasattr(self, "_leaving"):
+            self._leaving.cancel()
             self._engine.close()
+            await self._watch.end("the unit stops")
         if hasattr(self, "_weights"):
             self._weights.close()
 
 
-def build(spec: UnitSpec, *, version: str, resources: dict[str, Any], min_units: int, max_units: int) -> Any:
-    """The Serve application of one endpoint revision.
+def check_driver(spec: UnitSpec) -> None:
+    """Raises EngineStartError on a node whose driver is not the one that the unit is to have."""
+    if problem := driver_problem(spec.driver, driver_version() if spec.driver else None):
+        raise EngineStartError(problem)
+
+
+def launch_of(spec: UnitSpec, model_dir: str, log_file: Path) -> EngineLaunch:
+    """What this replica's engine is told. Raises EngineStartError for a unit over machines outside of any cluster."""
+    group, environment = None, {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
+    if not spec.cards:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray is about to leave the variable alone where it gives no cards
+    if spec.machines > 1:
+        group = own_placement_group()
+        environment |= cluster_environment()
+    settings = spec.model_dump(include=set(EngineSettings.model_fields))
+    return EngineLaunch(
+        kind="simulated" if spec.simulation else "vllm",
+        endpoint_id=spec.endpoint_id,
+        model_dir=model_dir,
+        **(settings | {"threads": spec.threads or os.cpu_count()}),
+        log_file=str(log_file),
+        environment=environment,
+        placement_group=group,
+        simulation=spec.simulation or Simulation(),
+    )
+
+
+def build(
+    spec: UnitSpec, *, version: str, placement: dict[str, Any], min_units: int, max_units: int, first: bool = True
+) -> Any:
+    """The Serve application of one endpoint revision; `first` unless it is there already and changes in place.
+
+    `placement`: the options by which Serve finds and sets aside its nodes, from app/core/unit_placement.py.
+    With `min_units` 0 it begins with one unit all the same, which proves that it can serve before it sleeps.
 
     `version` decides whether Serve restarts replicas: Serve itself makes up a random one at each deploy, which would
     restart every unit, so it is set through the private `_internal` flag (pinned by tests/cluster/test_endpoints.py).
@@ -118,6 +180,8 @@ def build(spec: UnitSpec, *, version: str, resources: dict[str, Any], min_units:
         if min_units == max_units
         else {"autoscaling_config": {"min_replicas": min_units, "max_replicas": max_units}}
     )
+    if first and min_units == 0:
+        scale["autoscaling_config"]["initial_replicas"] = 1
     deployment = serve.deployment(ModelUnit, name=DEPLOYMENT).options(
         _internal=True,
         version=version,
@@ -127,7 +191,7 @@ def build(spec: UnitSpec, *, version: str, resources: dict[str, Any], min_units:
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
         max_constructor_retry_count=START_ATTEMPTS,
-        ray_actor_options=resources,
+        **placement,
         **scale,
     )
     return deployment.bind(spec.model_dump(mode="json"))

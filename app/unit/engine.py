@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from app.core.errors import PlatformError
+from app.core.reports import EngineStats
 
 
 class Head(BaseModel):
@@ -45,6 +46,21 @@ class EngineSettings(BaseModel):
     enforce_eager: bool
     kv_cache_bytes: int | None
     threads: int | None
+    machines: int = 1
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """How many workers compute together, each with a card of its own."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def executor(self) -> Literal["mp", "ray"] | None:
+        """Which of vLLM's executors runs the workers: None leaves a lone one inside the engine core."""
+        if self.ranks == 1:
+            return None
+        return "ray" if self.machines > 1 else "mp"
 
 
 class EngineLaunch(EngineSettings):
@@ -57,6 +73,8 @@ class EngineLaunch(EngineSettings):
     environment: dict[str, str] = {}
     """Variables of the unit that the engine must see, such as the GPUs Ray gave it."""
     simulation: Simulation = Simulation()
+    placement_group: str | None = None
+    """The ID of Ray's placement group, where the unit spans several machines."""
 
 
 class EngineDied(PlatformError):
@@ -78,6 +96,10 @@ class Engine(Protocol):
 
     async def check_health(self) -> None:
         """Return while the engine can serve; raises EngineDied otherwise."""
+        ...
+
+    async def stats(self) -> EngineStats:
+        """What it has done and how it is now. Asked a few times a minute; answers within seconds, and never raises."""
         ...
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import cast
 
 from app.core.errors import EngineStartError, UnitGone, UnitLost
-from app.core.frames import PIECE_BYTES, FrameReader, Kind, encode
+from app.core.frames import NO_STREAM, PIECE_BYTES, FrameReader, Kind, encode
+from app.core.reports import EngineStats
 from app.unit import engine_host
 from app.unit.engine import EngineDied, EngineLaunch
 
@@ -20,6 +21,8 @@ class EngineClient(asyncio.Protocol):
         self._frames = FrameReader(PIECE_BYTES)
         self._calls: dict[bytes, asyncio.Future[str]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stats: asyncio.Future[EngineStats] | None = None
+        self._tells_stats = False
         self._process: asyncio.Transport
         self.pid = 0
         self.died = asyncio.Event()
@@ -59,8 +62,12 @@ class EngineClient(asyncio.Protocol):
             if frame.kind == Kind.DONE and (call := self._calls.get(frame.token)) and not call.done():
                 call.set_result(json.loads(frame.payload)["outcome"])
             elif frame.kind == Kind.READY:
-                self.pid = json.loads(frame.payload)["pid"]
+                ready = json.loads(frame.payload)
+                self.pid, self._tells_stats = ready["pid"], ready.get("tells_stats", False)
                 self._ready.set_result(None)
+            elif frame.kind == Kind.STATS:
+                if self._stats is not None and not self._stats.done():
+                    self._stats.set_result(EngineStats.model_validate_json(frame.payload))
             elif frame.kind == Kind.FAILED:
                 self.cause = frame.payload.decode()
                 if self._ready.done():
@@ -94,6 +101,23 @@ class EngineClient(asyncio.Protocol):
         if outcome in ("engine_died", "router_unreachable"):
             raise UnitLost("The model unit stopped working.")
         return str(outcome)
+
+    async def stats(self, timeout_s: float) -> EngineStats:
+        """What the engine has done and how it is now. Raises TimeoutError, also when the engine has died.
+
+        Whoever asks while another waits gets the same answer.
+        """
+        if not self._tells_stats:  # a host from before an upgrade would take the question for nonsense and hang up
+            raise TimeoutError
+        if self._stats is None or self._stats.done():
+            self._stats = asyncio.get_running_loop().create_future()
+            self._process.write(encode(NO_STREAM, Kind.ASK))
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(self._stats)
+        except TimeoutError:
+            self._stats = None  # the next one asks again
+            raise
 
     async def check_health(self) -> None:
         """Raises EngineDied once the engine process or its core has died."""

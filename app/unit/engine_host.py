@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.fork_server import ForkServer, Job, freeze
-from app.unit import engine_worker
+from app.unit import engine_sockets, engine_worker
 from app.unit.engine import EngineLaunch
 
 SERVER = ForkServer("engine_host", "app.unit.engine_host")
@@ -49,7 +49,14 @@ def openmp() -> dict[str, str]:
 
 def main() -> None:
     """Serve until killed, or until the folder it serves from is gone."""
-    SERVER.serve(Path(sys.argv[1]), _read_launch, warm_up=_preload if "--preload" in sys.argv else lambda: None)
+    run_dir = Path(sys.argv[1])
+
+    def warm_up() -> None:
+        engine_sockets.sweep(run_dir)  # engines do not outlive their host, so these are left from the last one's
+        if "--preload" in sys.argv:
+            _preload()
+
+    SERVER.serve(run_dir, functools.partial(_read_launch, run_dir), warm_up=warm_up)
 
 
 def _preload() -> None:
@@ -60,14 +67,14 @@ def _preload() -> None:
     log.info("imported the engine in %.1f s, %d threads", time.monotonic() - started, threads)
 
 
-def _read_launch(line: bytes) -> Job:
+def _read_launch(run_dir: Path, line: bytes) -> Job:
     launch = EngineLaunch.model_validate_json(line)
     if launch.kind == "vllm":
         _preload()
-    return Job(f"engine for {launch.endpoint_id}", functools.partial(_be_engine, launch))
+    return Job(f"engine for {launch.endpoint_id}", functools.partial(_be_engine, launch, run_dir))
 
 
-def _be_engine(launch: EngineLaunch, connection: socket.socket) -> None:
+def _be_engine(launch: EngineLaunch, run_dir: Path, connection: socket.socket) -> None:
     """Run the engine in a process that has its environment and logs to its own file."""
     os.environ.update(launch.environment)
     log_file = Path(launch.log_file)
@@ -79,7 +86,9 @@ def _be_engine(launch: EngineLaunch, connection: socket.socket) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    engine_worker.run(connection, launch)
+    with engine_sockets.socket_folder(run_dir) as folder:
+        os.environ["VLLM_RPC_BASE_PATH"] = folder
+        engine_worker.run(connection, launch)
 
 
 if __name__ == "__main__":

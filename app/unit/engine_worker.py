@@ -73,6 +73,7 @@ class _Worker(asyncio.Protocol):
         self._frames = FrameReader(CALL_LIMIT_BYTES)
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._links: dict[str, asyncio.Task[_Link]] = {}
+        self._stats: asyncio.Task[None] | None = None
         self._engine: Engine
         self._unit: asyncio.Transport
         self._unit_gone = asyncio.Event()
@@ -94,7 +95,7 @@ class _Worker(asyncio.Protocol):
             self._tell(NO_STREAM, Kind.FAILED, _last_words(error, Path(self._launch.log_file)).encode())
             await asyncio.sleep(0.2)  # let the words out
             return
-        self._tell(NO_STREAM, Kind.READY, json.dumps({"pid": os.getpid()}).encode())
+        self._tell(NO_STREAM, Kind.READY, json.dumps({"pid": os.getpid(), "tells_stats": True}).encode())
         while not self._unit_gone.is_set():
             try:
                 await self._engine.check_health()
@@ -117,6 +118,11 @@ class _Worker(asyncio.Protocol):
                 self._tasks[frame.token] = task
             elif frame.kind == Kind.ABORT and frame.token in self._tasks:
                 self._tasks[frame.token].cancel()
+            elif frame.kind == Kind.ASK and (self._stats is None or self._stats.done()):
+                self._stats = asyncio.create_task(self._tell_stats())
+
+    async def _tell_stats(self) -> None:
+        self._tell(NO_STREAM, Kind.STATS, (await self._engine.stats()).model_dump_json().encode())
 
     def connection_lost(self, _: Exception | None) -> None:
         self._unit_gone.set()

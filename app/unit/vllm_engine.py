@@ -3,9 +3,11 @@
 Checked against vLLM 0.32. Importing this module costs about ten seconds; the engine host does it once per node.
 """
 
+import asyncio
+import logging
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ import vllm.v1.engine.core
 import vllm.v1.executor.uniproc_executor
 from pydantic import ValidationError
 from starlette.datastructures import State
+from starlette.requests import Request
 from vllm.distributed import parallel_state
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -28,16 +31,33 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
+from app.core.reports import EngineStats
 from app.unit.engine import EngineDied, EngineLaunch, Head
+from app.unit.engine_tally import EngineTally, Usage
+from app.unit.multi_machine import placement_group
 
 _JSON = "application/json"
 _SSE = "text/event-stream"
+CORE_TIMEOUT_S = 3.0
 _ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
 
 
 def on_cpu() -> bool:
     """Whether this vLLM computes on the CPU."""
     return bool(vllm.platforms.current_platform.is_cpu())
+
+
+def _load(core: Any) -> tuple[int, int, float]:
+    """What the engine core computes, what waits for it, and how full its KV cache is, from 0 to 1.
+
+    Becomes a method of vLLM's core process, which calls it between two steps when asked. vLLM's own statistics would
+    cost every step of the engine; this costs nothing until somebody asks.
+    """
+    running, waiting = core.scheduler.get_request_counts()
+    return running, waiting, core.scheduler.get_kv_cache_usage()
+
+
+vllm.v1.engine.core.EngineCore.modelunit_load = _load  # inherited by the core process, which is forked
 
 
 class LoneWorker:
@@ -57,6 +77,13 @@ class LoneWorker:
         torch.distributed.destroy_process_group()
 
 
+def without_prompts(record: logging.LogRecord) -> bool:
+    """A filter for vLLM's own loggers: a chat template that refuses a request may repeat it in its reason."""
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args, record.exc_info = str(record.msg).partition("%")[0], (), None
+    return True
+
+
 class VLLMEngine:
     """One AsyncLLM and the chat part of vLLM's OpenAI server on top of it."""
 
@@ -64,6 +91,8 @@ class VLLMEngine:
         self._engine = engine
         self._chat = state.openai_serving_chat
         self._endpoint_id = endpoint_id
+        self._tally = EngineTally()
+        self._core_tells = True
         # vLLM turns a failure in mid-stream into an error event followed by [DONE], as if the answer were complete.
         # Raising instead leaves it to the router to end the stream without [DONE].
         self._chat.create_streaming_error_response = _reraise
@@ -86,10 +115,15 @@ class VLLMEngine:
             enable_prefix_caching=launch.prefix_caching,
             enforce_eager=launch.enforce_eager,
             kv_cache_memory_bytes=launch.kv_cache_bytes,
+            tensor_parallel_size=launch.tensor_parallel_size,
+            pipeline_parallel_size=launch.pipeline_parallel_size,
+            distributed_executor_backend=launch.executor,
             disable_log_stats=True,
             enable_log_requests=False,
         )
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        if launch.placement_group:
+            config.parallel_config.placement_group = placement_group(launch.placement_group, launch.ranks)
         if on_cpu():
             if launch.threads:
                 os.environ["OMP_NUM_THREADS"] = str(launch.threads)  # for threads that OpenMP has yet to see
@@ -100,6 +134,7 @@ class VLLMEngine:
         engine = AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=True)
         if on_cpu():
             await engine.collective_rpc("leave_groups")
+        vllm.renderers.hf.logger.addFilter(without_prompts)
         state = State()
         tasks = await engine.get_supported_tasks()
         if "generate" not in tasks:
@@ -109,11 +144,13 @@ class VLLMEngine:
 
     async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
         """See Engine.chat."""
+        answering = self._tally.begin()
+        seen = Request({"type": "http", "headers": []})  # vLLM leaves the answer's usage in its state
         try:
             request = ChatCompletionRequest.model_validate_json(body)
             request.model = self._endpoint_id
             request.request_id = request_id
-            answer = await self._chat.create_chat_completion(request, None)
+            answer = await self._chat.create_chat_completion(request, seen)
         except EngineDeadError as error:
             raise EngineDied("The engine stopped working.") from error
         except ValidationError as error:
@@ -124,20 +161,31 @@ class VLLMEngine:
         if isinstance(answer, ErrorResponse):
             raise self._refusal(answer)
         if not hasattr(answer, "__aiter__"):
+            self._tally.end(answering, _usage(request, seen))
             yield Head(status=200, content_type=_JSON)
             yield answer.model_dump_json().encode()
             return
+        making: list[Any] = []
         try:
             head = Head(status=200, content_type=_SSE)
             async for event in answer:
                 if head is not None:
+                    self._tally.first_token(answering)
+                    making = self._making(seen)
                     yield head  # only now: a failure before the first token still gets a status of its own
                     head = None  # type: ignore[assignment]
                 yield event.encode()
         except EngineDeadError as error:
             raise EngineDied("The engine stopped working.") from error
         finally:
+            self._tally.end(answering, _usage(request, seen, making))
             await answer.aclose()
+
+    def _making(self, seen: Request) -> list[Any]:
+        """What vLLM keeps of each text that it makes for an answer; it forgets them when the caller leaves."""
+        known = self._engine.output_processor
+        names = known.external_req_ids.get(seen.state.request_metadata.request_id, ())
+        return [known.request_states[name] for name in names if name in known.request_states]
 
     def _refusal(self, answer: ErrorResponse) -> PlatformError:
         if self._engine.errored:  # which vLLM may also tell as an ordinary error
@@ -152,6 +200,21 @@ class VLLMEngine:
         except EngineDeadError as error:
             raise EngineDied("The engine core died.") from error
 
+    async def stats(self) -> EngineStats:
+        """See Engine.stats."""
+        if self._core_tells:
+            try:
+                async with asyncio.timeout(CORE_TIMEOUT_S):
+                    running, waiting, kv_cache = await self._engine.engine_core.call_utility_async("modelunit_load")
+                return self._tally.stats(running=running, waiting=waiting, kv_cache_pct=round(kv_cache * 100, 2))
+            except TimeoutError:
+                pass  # it is in the middle of a long step
+            except Exception:
+                self._core_tells = False  # it has died, or was spawned instead of forked and has no such method
+        states = self._engine.output_processor.request_states.values()
+        waiting = sum(state.is_prefilling for state in states)
+        return self._tally.stats(running=len(states) - waiting, waiting=waiting, kv_cache_pct=None)
+
     def close(self) -> None:
         """See Engine.close."""
         self._engine.shutdown(timeout=0)
@@ -161,3 +224,14 @@ def _reraise(error: Any, *_: Any, **__: Any) -> str:
     if isinstance(error, EngineDeadError):
         raise EngineDied("The engine stopped working.") from error
     raise InternalError("The engine failed while it answered.") from error
+
+
+def _usage(request: ChatCompletionRequest, seen: Request, making: Sequence[Any] = ()) -> Usage:
+    """What an answer has taken; of one that was broken off, what had been made of it."""
+    if (whole := seen.state.request_metadata.final_usage_info) is not None:
+        return Usage(whole.prompt_tokens, whole.completion_tokens or 0, request.n or 1)
+    return Usage(
+        max((text.prompt_len for text in making), default=0),
+        sum(text.detokenizer.num_output_tokens() for text in making if text.detokenizer),
+        request.n or 1,
+    )

@@ -45,17 +45,26 @@ class Weights:
 
 
 def fetch(
-    store: ObjectStore, prefix: str, cache_dir: Path, *, cache_bytes: int | None = None, wait_s: float = WAIT_S
+    store: ObjectStore,
+    prefix: str,
+    cache_dir: Path,
+    *,
+    digest: str | None = None,
+    cache_bytes: int | None = None,
+    wait_s: float = WAIT_S,
 ) -> Weights:
     """The version's files, complete and with the content that its manifest says.
 
-    `cache_bytes` bounds all weights in `cache_dir` together; None leaves a fifth of the disk free. One process
-    fetches, others wait for it. What an earlier one left is used as far as it is sound. Raises EngineStartError.
+    `digest` is what the manifest's has to be; None takes any. `cache_bytes` bounds all weights in `cache_dir`
+    together; None leaves a fifth of the disk free. One process fetches, others wait for it. What an earlier one left
+    is used as far as it is sound. Raises EngineStartError.
     """
     try:
         manifest = read_manifest(store, prefix)
         if manifest is None:
             raise EngineStartError(f"there are no published weights at {prefix}")
+        if digest not in (None, manifest.digest):
+            raise EngineStartError("the weights changed since this revision was made; the next one will have them")
         entry = Entry(cache_dir / manifest.digest)
         try:
             lock = entry.lock(wait_s)
@@ -89,6 +98,7 @@ def progress(cache_dir: Path, digest: str) -> Progress | None:
 
 def _check_in_place(folder: Path, manifest: Manifest, entry: Entry) -> None:
     checks, tally = Checks(entry), Tally(entry, manifest.total_bytes)
+    tally.write()
 
     def check(file: ManifestFile) -> str | None:
         problem = checks.problem(folder / file.name, file)
@@ -119,6 +129,7 @@ class _Filling:
         self._stopped = threading.Event()
 
     def run(self, cache_bytes: int | None, wait_s: float) -> None:
+        self._tally.write()
         self._entry.sweep({file.name for file in self._manifest.files})
         with ThreadPoolExecutor(PARALLEL) as threads:
             largest_first = sorted(self._manifest.files, key=lambda file: -file.size_bytes)
@@ -127,6 +138,7 @@ class _Filling:
             if not wanted:
                 return
             self._refuse_if_incomplete(wanted)
+            self._tally.begin_to_fetch()
             make_room(self._entry, self._tally, self._manifest.total_bytes, cache_bytes, wait_s)
             started_s = time.monotonic()
             downloads = [threads.submit(self._download, file) for file in wanted]

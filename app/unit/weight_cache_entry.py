@@ -59,9 +59,12 @@ class Progress(BaseModel):
 
     done_bytes: int
     total_bytes: int
+    fetching: bool = False
+    """Some of it has to be fetched; else it is only being checked."""
 
     def __str__(self) -> str:
-        return f"{in_units(self.done_bytes)} of {in_units(self.total_bytes)}"
+        total = in_units(self.total_bytes)
+        return f"{self.done_bytes / (1 << (30 if total.endswith('GiB') else 20)):.1f} of {total}"
 
 
 def in_units(count: int) -> str:
@@ -162,6 +165,7 @@ class Tally:
     def __init__(self, entry: Entry, total_bytes: int) -> None:
         self._path = entry.path / "progress.json"
         self._total_bytes = total_bytes
+        self._fetching = False
         self._done: dict[str, int] = {}
         self._lock = threading.Lock()
         self._next_s = time.monotonic() + PROGRESS_PERIOD_S
@@ -178,10 +182,15 @@ class Tally:
             self._done[name] = self._done.get(name, 0) + count
         self._write_when_due()
 
+    def begin_to_fetch(self) -> None:
+        """What is not here yet has to be fetched."""
+        self._fetching = True
+
     def write(self) -> None:
         with self._lock:
             done_bytes = min(sum(self._done.values()), self._total_bytes)
-            _write_whole(self._path, Progress(done_bytes=done_bytes, total_bytes=self._total_bytes).model_dump())
+            progress = Progress(done_bytes=done_bytes, total_bytes=self._total_bytes, fetching=self._fetching)
+            _write_whole(self._path, progress.model_dump())
 
     def _write_when_due(self) -> None:
         if time.monotonic() >= self._next_s:

@@ -104,14 +104,12 @@ class _Reader:
 
 
 def _chosen(contents: Contents, checkpoint: Checkpoint, findings: FindingList) -> list[FolderFile]:
-    """The files that loaders read: those the index names, else all but a second copy in Mistral's own form."""
-    every = {file.name: file for file in contents.safetensors}
-    own_form = {name for name in every if name.startswith("consolidated")}
+    """The files that loaders read: those the index names, else all that are served."""
     if not checkpoint.weight_map:
-        return [file for name, file in every.items() if name not in own_form or len(own_form) == len(every)]
+        return list(contents.served)
     named = find_named(checkpoint.weight_map.values(), contents.top, INDEX, findings)
     checkpoint.unread |= set(checkpoint.weight_map.values()) - named.keys()
-    for name in sorted(every.keys() - named.keys() - own_form):
+    for name in sorted({file.name for file in contents.served} - named.keys()):
         findings.add(
             "index_mismatch",
             "Remove the file, or rebuild the index so that it names the file.",

@@ -42,6 +42,12 @@ class Contents:
         """A LoRA adapter without the weights it belongs to."""
         return "adapter_config.json" in self.top and not self.safetensors and not self.pickled
 
+    @property
+    def served(self) -> tuple[FolderFile, ...]:
+        """The safetensors files without a second copy in Mistral's own form: engines would load both."""
+        plain = tuple(file for file in self.safetensors if not file.name.startswith("consolidated"))
+        return plain or self.safetensors
+
 
 def sort_files(files: Iterable[FolderFile]) -> Contents:
     """Tell the files apart by their names."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.core.findings import Finding, finding
 from app.weights.finding_list import FindingList
 from app.weights.folder_contents import GENERATION_CONFIG, TOKENIZER_CONFIG, Contents
 
@@ -39,10 +40,17 @@ def check_chat_template(contents: Contents, tokenizer_config: dict[str, Any], fi
     """A chat template in one of the places where transformers looks, for a tokenizer that cannot be asked."""
     files = ("chat_template.jinja", "chat_template.json")
     if not tokenizer_config.get("chat_template") and not any(name in contents.top for name in files):
-        findings.add(
-            "chat_template_missing",
-            "Add chat_template.jinja, or the field chat_template in tokenizer_config.json, as the base model has it.",
-            file=TOKENIZER_CONFIG,
-            found="no chat_template",
-            expected="a chat template",
-        )
+        findings.extend([missing_template()])
+
+
+def missing_template() -> Finding:
+    """A warning: base models have none and are there to be tuned. What cannot chat is not deployed, and says so."""
+    return finding(
+        "chat_template_missing",
+        "To chat with it, add chat_template.jinja, or the field chat_template in tokenizer_config.json, as the base "
+        "model's chat variant has it. Without one it can be tuned and compressed, but not deployed.",
+        file=TOKENIZER_CONFIG,
+        found="no chat template",
+        expected="a chat template",
+        warning=True,
+    )

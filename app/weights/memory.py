@@ -20,6 +20,12 @@ def kv_bytes(config: Any, length_tokens: int) -> int:
     return sum(min(length_tokens, window or length_tokens) for window in _windows(config)) * _layer_bytes(config)
 
 
+def kv_windows(config: Any) -> tuple[int, int | None]:
+    """(bytes of kv_bytes_per_token that belong to layers with a window, the largest window in tokens or None)."""
+    windows = [window for window in _windows(config) if window]
+    return len(windows) * _layer_bytes(config), max(windows, default=None)
+
+
 def check_memory(
     weights_bytes: int, cache_bytes: int, length_tokens: int, machines: Sequence[MachineMemory], findings: FindingList
 ) -> None:
@@ -35,13 +41,6 @@ def check_memory(
         expected=f"at most {_told(largest.memory_bytes)}, {largest.name}" if largest else "no machine type is known",
         warning=largest is None,
     )
-
-
-def weights_in_memory_bytes(stored_bytes: int, parameters: int | None, *, quantized: bool) -> int:
-    """Engines hold plain weights in 16 bits, whatever the files have."""
-    if quantized or parameters is None:
-        return stored_bytes
-    return min(stored_bytes, parameters * _BF16_BYTES) if stored_bytes else parameters * _BF16_BYTES
 
 
 def _windows(config: Any) -> list[int | None]:

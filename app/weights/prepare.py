@@ -7,10 +7,12 @@ by its ID; an interrupted run is finished by the next.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.core.errors import PlatformError
@@ -32,6 +34,7 @@ def main() -> None:
         folder = Path(sys.argv[1])
         if not folder.is_dir():
             sys.exit(f"{folder} is not a folder")
+        _check_links(folder)
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name).lstrip("-_.0123456789")[:64] or "model"
         model_id = f"m-{name.lower()[:40].replace('.', '-')}-{_fingerprint(folder)}"
         _publish_folder(settings, store, folder, model_id, name)
@@ -42,9 +45,27 @@ def main() -> None:
     _say("model", model_id)
 
 
+def _check_links(folder: Path) -> None:
+    """A folder somebody else packed must not bring this user's other files along. Raises ValueError by name.
+
+    Links may point to files in the folder, or where a hub's cache keeps those of snapshots/REVISION: ../../blobs.
+    """
+    real = folder.resolve()
+    allowed = [real, *([real.parents[1] / "blobs"] if real.parent.name == "snapshots" else [])]
+    for link in _links(real):
+        target = link.resolve()
+        if not target.is_file() or not any(target.is_relative_to(place) for place in allowed):
+            raise ValueError(f"{link.relative_to(real)} is a link to something else than a file of this folder")
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):  # goes into no link
+        yield from (path for name in (*folders, *files) if (path := Path(where, name)).is_symlink())
+
+
 def _publish_folder(settings: Settings, store: ObjectStore, folder: Path, model_id: str, name: str) -> None:
     """Publish a folder that the operator named; one made of links (a hub's cache) is copied first."""
-    if not any(path.is_symlink() for path in folder.rglob("*")):
+    if not any(_links(folder)):
         _publish(store, folder, model_id, name)
         return
     plain = settings.home / "tmp" / model_id

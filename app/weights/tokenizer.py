@@ -8,8 +8,11 @@ from typing import Any
 
 from app.core.findings import Finding, finding
 from app.weights import sandbox
+from app.weights.generation_checks import missing_template
+from app.weights.thin_tokenizer import FILE, thin_out
 
-MEMORY_BYTES = 1 << 30
+MEMORY_BYTES = 512 << 20
+"""Address space; Gemma's tokenizer of 262,144 tokens takes some 180 MB of memory."""
 TIME_S = 30.0
 RENDER_TIME_S = 5.0
 RENDERED_LIMIT = 1 << 16
@@ -28,12 +31,19 @@ _SAMPLE = [
 
 
 def check_tokenizer(folder_dir: Path, embedding_rows: int | None) -> list[Finding]:
-    """What is wrong with the tokenizer of a local folder that holds its files and config.json.
+    """What is wrong with the tokenizer of a local folder that holds its files and config.json, and may be changed.
 
     `embedding_rows` is how many tokens the embedding has, None when that is not known. Raises SandboxFailed only
     when this system cannot confine a process.
     """
     folder_dir = folder_dir.resolve()
+    try:
+        unthinnable = thin_out(folder_dir, memory_bytes=MEMORY_BYTES, time_s=TIME_S)
+    except sandbox.SandboxFailed as failure:
+        _blame(failure)
+        unthinnable = failure.reason
+    if unthinnable:
+        return [_unloadable(FILE, unthinnable)]
     template_problem = None
     try:
         found = _run(folder_dir, render=True)
@@ -79,7 +89,9 @@ def _look(folder_dir: Path, render: bool) -> dict[str, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder_dir), trust_remote_code=False, local_files_only=True)
         vocabulary = tokenizer.get_vocab()
-        if not vocabulary.keys() - set(tokenizer.all_special_tokens):
+        added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+        ordinary = max((number for token, number in vocabulary.items() if token not in added), default=None)
+        if ordinary is None:
             return {"unloadable": "there is no vocabulary"}  # a class may do without its file, and know nothing
     except MemoryError:
         raise
@@ -88,7 +100,7 @@ def _look(folder_dir: Path, render: bool) -> dict[str, Any]:
     has_template = bool(getattr(tokenizer, "chat_template", None)) or type(tokenizer).__name__ == _NO_TEMPLATE_NEEDED
     found = {
         "tokens": max(len(tokenizer), 1 + max(vocabulary.values())),
-        "base_tokens": tokenizer.vocab_size,
+        "ordinary_tokens": ordinary + 1,
         "sample_tokens": 0,
         "has_template": has_template,
         "template_problem": None,
@@ -168,18 +180,13 @@ def _vocabulary(file: str, found: dict[str, Any], embedding_rows: int | None) ->
         found=f"{found['tokens']} tokens",
         expected=f"at most {embedding_rows}, the rows of the embedding",
         # Published text models carry a few tokens too many, of images for instance, and work while nobody uses them.
-        warning=max(found["base_tokens"], found["sample_tokens"]) <= embedding_rows,
+        warning=max(found["ordinary_tokens"], found["sample_tokens"]) <= embedding_rows,
     )
 
 
 def _template(folder_dir: Path, has_template: bool, problem: str | None) -> Finding | None:
     if not has_template:
-        return finding(
-            "chat_template_missing",
-            "Add chat_template.jinja, or the field chat_template in tokenizer_config.json, as the base model has it.",
-            file=_CONFIG,
-            expected="a chat template",
-        )
+        return missing_template()
     if problem is None:
         return None
     return finding(

@@ -9,6 +9,7 @@ from typing import Any
 from app.catalog.entries import CatalogEntry
 from app.core.findings import Facts, Finding, Report
 from app.core.job_specs import MachineMemory
+from app.core.needs import weights_in_memory_bytes
 from app.core.specs import Precision
 from app.store.folders import Folder, RefusedEntry, SourceChanged
 from app.weights.checkpoint import Checkpoint, check_pickled, read_checkpoint
@@ -25,7 +26,7 @@ from app.weights.folder_contents import (
     sort_files,
 )
 from app.weights.generation_checks import check_chat_template, check_generation
-from app.weights.memory import check_memory, kv_bytes, kv_bytes_per_token, weights_in_memory_bytes
+from app.weights.memory import check_memory, kv_bytes, kv_bytes_per_token, kv_windows
 from app.weights.model_config import ConfigRefused
 from app.weights.patches import check_patch
 from app.weights.precision_checks import check_declared, check_stored
@@ -106,6 +107,8 @@ class _Validation:
             scheme = check_declared(fields, self._entry, self._precision, self._findings)
         if fields is not None and config is not None:
             architecture = self._architecture(config, fields["architectures"][0])
+        if scheme is not None:
+            self.facts = self.facts.model_copy(update={"scaled_by": scheme.strategy})
         weights_bytes = self._check_weights(contents, architecture, scheme, sure=fields is not None)
         if config is not None:
             self._check_memory(config, architecture, weights_bytes, scheme, machines)
@@ -146,11 +149,14 @@ class _Validation:
             return None
         text = config.get_text_config()
         length = getattr(text, "max_position_embeddings", None)
+        window_bytes, window_tokens = kv_windows(config)
         self.facts = Facts(
             architecture=class_name,
             parameters=architecture.parameters,
             max_length_tokens=length if type(length) is int else None,
             kv_bytes_per_token=kv_bytes_per_token(config),
+            kv_window_bytes_per_token=window_bytes,
+            kv_window_tokens=window_tokens,
             vocabulary=text.vocab_size,
         )
         return architecture
@@ -208,5 +214,8 @@ class _Validation:
             return
         found = tokenizer_check(work_dir, config.get_text_config().vocab_size if config is not None else None)
         self._findings.extend(found)
-        if any(each.code in ("tokenizer_unloadable", "needs_remote_code") for each in found):
+        codes = {each.code for each in found}
+        if codes & {"tokenizer_unloadable", "needs_remote_code"}:
             check_chat_template(contents, tokenizer_config, self._findings)
+        else:
+            self.facts = self.facts.model_copy(update={"chat_template": "chat_template_missing" not in codes})

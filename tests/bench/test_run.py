@@ -12,6 +12,7 @@ import pytest
 from app.bench import arms, idle
 from app.bench import run as benchmark
 from app.bench.load import Figures, Server, figures
+from app.bench.s3_server import NotInstalled
 from app.local.platform import Running
 from app.settings import Settings
 from app.store.layout import publish_folder
@@ -25,7 +26,11 @@ NAMES = {f"{name}_c{level}" for name in BY_LEVEL for level in LEVELS} | {
     "start_to_first_token_s",
     "idle_cpu_pct",
     "idle_pss_bytes",
+    "upload_mib_per_s",
     "validation_70b_s",
+    "list_1000_endpoints_p99_ms",
+    "reconcile_1000_endpoints_ms",
+    "routing_table_push_1000_ms",
 }
 """What people and programs look for in bench.json; rows that others add end in _vs_default."""
 
@@ -37,12 +42,15 @@ class Machine:
         self.started: list[str] = []
         self.running: list[str] = []
         self.fails_for: str | None = None
+        self.has_s3_server = True
         monkeypatch.setattr(os, "cpu_count", lambda: CORES)
         monkeypatch.setattr(arms, "platform", self._platform)
         monkeypatch.setattr(arms, "plain", self._plain)
         monkeypatch.setattr(arms, "plain_default", self._plain_default)
         monkeypatch.setattr(benchmark, "measure", self._measure)
+        monkeypatch.setattr(benchmark, "measure_upload", self._measure_upload)
         monkeypatch.setattr(benchmark, "measure_70b", lambda run_dir, rounds: {"validation_70b_s": [2.0] * rounds})
+        monkeypatch.setattr(benchmark, "measure_records", self._measure_records)
         monkeypatch.setattr(idle, "SETTLE_S", 0.0)
         monkeypatch.setattr(idle, "cost", self._cost)
         monkeypatch.setattr(idle, "bare_ray", self._bare_ray)
@@ -78,6 +86,17 @@ class Machine:
             "output_throughput": rate, "median_ttft_ms": 50.0, "p99_ttft_ms": 90.0, "median_tpot_ms": 10.0,
         }  # fmt: skip
         return {level: figures(result) for level in levels}
+
+    def _measure_upload(self, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+        assert self.running == []
+        if not self.has_s3_server:
+            raise NotInstalled("there is no server")
+        return {"upload_mib_per_s": [90.0] * rounds}, {"upload_mib_per_s": [100.0] * rounds}
+
+    def _measure_records(self, rounds: int) -> dict[str, list[float]]:
+        assert self.running == []
+        names = ("list_1000_endpoints_p99_ms", "reconcile_1000_endpoints_ms", "routing_table_push_1000_ms")
+        return {name: [20.0] * rounds for name in names}
 
     def _cost(self, of: list[psutil.Process]) -> tuple[float, int]:
         assert len(self.running) == 1
@@ -124,6 +143,7 @@ def test_every_documented_row_is_in_the_file_and_in_the_table(
     }  # fmt: skip
     assert by_name["output_tokens_per_s_c16_vs_default"]["ratio"] == 2.0
     assert by_name["idle_cpu_pct"]["ratio"] == 1.25
+    assert by_name["upload_mib_per_s"]["ratio"] == 0.9
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:-1]] == [row["name"] for row in measured]
     assert "ours 1, plain 4" in printed[-1]
@@ -134,6 +154,15 @@ def test_arms_alternate_one_at_a_time_at_the_thread_count_that_is_best_for_each(
     trials, rounds = machine.started[:4], machine.started[4:]
     assert sorted(trials) == ["ours-1", "ours-4", "plain-1", "plain-4"]
     assert rounds == ["ours-1", "plain-4"] * 3 + ["default", "bare"]
+
+
+def test_without_an_s3_server_the_upload_row_is_left_out_and_why_is_said(machine: Machine, home: Path) -> None:
+    machine.has_s3_server = False
+    said: list[str] = []
+    measured = benchmark.run(home, 1, said.append)
+    assert {row["name"] for row in measured} >= NAMES - {"upload_mib_per_s"}
+    assert "upload_mib_per_s" not in {row["name"] for row in measured}
+    assert "no upload row: there is no server" in said
 
 
 def test_a_failed_request_ends_the_benchmark_without_a_result(machine: Machine, home: Path) -> None:

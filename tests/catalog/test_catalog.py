@@ -434,6 +434,56 @@ def test_an_operator_adds_entries(extra: Path) -> None:
     assert large.recommended_source == "s3://weights/ours-13b"
 
 
+def test_an_operator_changes_a_shipped_entry_field_by_field(extra: Path) -> None:
+    extra.write_text(
+        "- models:\n"
+        "    - {base_model: llama3 8b, recommended_source: 's3://weights/llama', recommended_qps: {BF16: 9}}\n"
+        "    - {base_model: Baichuan2-13B, custom_weights_only: false, recommended_source: 's3://weights/baichuan'}\n"
+        "    - {base_model: Qwen-7B, patch: null}\n"
+    )
+    catalog = Catalog.load(extra)
+    assert [entry.base_model for entry in catalog.entries] == [entry.base_model for entry in CATALOG.entries]
+    changed = {"recommended_source": "s3://weights/llama", "recommended_qps": {"BF16": 9}}
+    assert catalog.find("Llama3-8B") == entry("Llama3-8B").model_copy(update=changed)
+    assert catalog.find("Meta-Llama-3-8B") is catalog.find("Llama3-8B")
+    assert catalog.find("Baichuan2-13B") == entry("Baichuan2-13B").model_copy(
+        update={"custom_weights_only": False, "recommended_source": "s3://weights/baichuan"}
+    )
+    assert catalog.find("Qwen-7B") == entry("Qwen-7B").model_copy(update={"patch": None})
+
+
+def test_a_whole_entry_of_the_operator_s_own_outlives_one_that_is_shipped_later(extra: Path) -> None:
+    extra.write_text(
+        "- series: Ours\n  models: [{base_model: Yi-6B, architectures: [OursForCausalLM], languages: [de]}]\n"
+    )
+    found = Catalog.load(extra).find("Yi-6B")
+    assert found is not None
+    assert (found.series, found.architectures, found.languages) == ("Ours", ("OursForCausalLM",), ("de",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("{base_model: Llama3-8B, tune: [lora]}", "Llama3-8B: tuning_tokens_per_s_per_card has full, which is not in"),
+        (
+            "{base_model: Baichuan2-13B, recommended_source: 's3://bucket/f'}",
+            "Baichuan2-13B: recommended_source is given, but",
+        ),
+        ("{base_model: Llama3-8B, colour: red}", "Llama3-8B: colour is not a field of a catalogue entry"),
+        (
+            "{base_model: Llama3-8B, aliases: [Qwen3-8B]}",
+            "Llama3-8B: aliases: Qwen3-8B is already a name of Qwen3-8B in",
+        ),
+        ("{base_model: Llama3-8B}, {base_model: llama3_8b}", "Llama3-8B: base_model: Llama3-8B is given twice"),
+        ("{base_model: A, series: S, architectures: [A]}, {base_model: a}", "A: base_model: A is given twice"),
+        ("{base_model: Ours-7B}", "Ours-7B: series: Field required"),
+    ],
+)
+def test_a_change_must_go_with_the_rest_of_the_entry(extra: Path, fields: str, said: str) -> None:
+    extra.write_text(f"- models: [{fields}]\n")
+    assert refusal(extra).replace("Value error, ", "").startswith(f"catalog.yaml: {said}")
+
+
 def test_a_file_without_entries_adds_none(extra: Path) -> None:
     extra.write_text("# nothing yet\n")
     assert len(Catalog.load(extra).entries) == len(CATALOG.entries)
@@ -441,13 +491,13 @@ def test_a_file_without_entries_adds_none(extra: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "owner"),
-    [("Ours-7B", "Ours-7B in catalog"), ("qwen2-7b", "Qwen2-7B in qwen.yaml"), ("Meta-Llama-3-8B", "Llama3-8B in")],
+    [("我们的_7b", "Ours-7B in catalog"), ("Meta-Llama-3-8B", "Llama3-8B in llama")],
 )
-def test_a_name_that_is_taken_replaces_nothing(extra: Path, name: str, owner: str) -> None:
+def test_a_name_is_given_once(extra: Path, name: str, owner: str) -> None:
     extra.write_text(OURS + f"    - base_model: {name}\n", encoding="utf-8")
     told = refusal(extra)
     assert told.startswith(f"catalog.yaml: {name}: base_model: {name} is already a name of {owner}")
-    assert told.endswith("entries are added, never replaced")
+    assert told.endswith("every name is given once")
 
 
 def test_an_alias_that_is_taken_is_named(extra: Path) -> None:
@@ -473,11 +523,13 @@ def test_an_alias_that_is_taken_is_named(extra: Path) -> None:
         ("deploy: 1", "deploy: "),
         ("structure: {hidden_size: 4096.5}", "structure.hidden_size: "),
         ("recommended_source: /weights", "recommended_source: "),
+        ("recommended_source: 's3://Bucket/x'", "recommended_source: "),
+        ("recommended_source: 'file:///a/../b'", "recommended_source: "),
         ("recommended_qps: {AWQ-W4A16: 1}", "recommended_qps has AWQ-W4A16, which is not in upload_precisions or"),
         ("compression_minutes: {AWQ-W4A16: [1, 2]}", "compression_minutes has AWQ-W4A16, which is not in compress"),
         ("tuning_tokens_per_s_per_card: {full: [1, 2]}", "tuning_tokens_per_s_per_card has full, which is not in tune"),
         ("tune: [full], tuning_tokens_per_s_per_card: {full: [2, 1]}", "the low end 2 is above the high end 1"),
-        ("custom_weights_only: true, recommended_source: 's3://b/f'", "recommended_source is given, but"),
+        ("custom_weights_only: true, recommended_source: 's3://bucket/f'", "recommended_source is given, but"),
         ("aliases: [owner/model]", "aliases[0]: "),
         ("patch: {file: a.py}", "patch.advice: "),
     ],

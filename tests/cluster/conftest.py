@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from app import processes
+from app.control_plane.faults import STEPS
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,10 @@ MODEL = "m-smollm2-135m-instruct"
 DEMO = {"name": "demo", "model": "SmolLM2-135M-Instruct", "max_model_len": 2048}
 STEADY = {"name": "steady", "model": MODEL}
 CRASHING = {"name": "crashing", "model": MODEL}
+
+VICTIM = "victim-of-"
+DEATHS = [f"{step} {VICTIM}{step}" for step in STEPS]
+"""The control plane dies when it comes to a step of an endpoint that is called after it, and of no other."""
 
 
 def free_port() -> int:
@@ -55,7 +60,13 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        return Settings(home=self.home, http_port=self.port).to_environ()
+        environment = Settings(home=self.home, http_port=self.port).to_environ()
+        return environment | {"AWS_SHARED_CREDENTIALS_FILE": str(self.aws_credentials)}
+
+    @property
+    def aws_credentials(self) -> Path:
+        """Where its jobs look for credentials by name; a test may write it while the platform runs."""
+        return self.home / "aws_credentials"
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -76,6 +87,14 @@ class Machine:
     def processes(self) -> list[psutil.Process]:
         return processes.marked((self.home / "run" / "run_id").read_text().strip())
 
+    def ray_logs(self) -> Path:
+        """Where the Ray that runs here, and no other, writes what its processes say."""
+        marks = ("--session-dir=", "--session_dir=")
+        arguments = [one for process in self.processes() for one in process.cmdline()]
+        sessions = {one.partition("=")[2] for one in arguments if one.startswith(marks)}
+        assert len(sessions) == 1, sessions
+        return Path(sessions.pop()) / "logs"
+
     def write_config(self, *endpoints: dict[str, Any], simulations: dict[str, Any] | None = None) -> Path:
         """A serve config like local.yaml with these endpoints, on the proxy port that is in use."""
         config = yaml.safe_load((ROOT / "serve_configs" / "local.yaml").read_text())
@@ -83,7 +102,7 @@ class Machine:
         if deployed.exists():
             config = yaml.safe_load(deployed.read_text())
         plane = next(app for app in config["applications"] if app["name"] == "control_plane")
-        plane["args"] = {"endpoints": list(endpoints), "simulations": simulations or {}}
+        plane["args"] = {"endpoints": list(endpoints), "simulations": simulations or {}, "die_at": DEATHS}
         path = self.home / "test_config.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
@@ -160,6 +179,8 @@ def until(check: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
 SIMULATIONS: dict[str, Any] = {
     "steady": {"between_tokens_s": 0.02},
     "crashing": {"between_tokens_s": 0.02},
+    "by-hand": {"word": "hand "},
+    **{f"{VICTIM}{step}": {"word": "saved "} for step in (*STEPS, "nothing")},
 }
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.cluster.conftest import CRASHING, DEMO, SIMULATIONS, STEADY, Platform, until
+from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 ADDED = {"name": "added", "model": "m-smollm2-135m-instruct"}
-WITH_ADDED = {**SIMULATIONS, "added": {"word": "new "}}
+WITH_ADDED = {**SIMULATIONS, "added": {"word": "new ", "start_s": 4.0}}
 
 
 def say(platform: Platform, name: str, max_tokens: int = 3) -> str:
@@ -22,6 +22,8 @@ def test_a_deployed_config_adds_and_removes_endpoints_without_restarting_the_oth
     before = {name: platform.engine_pids(name) for name in ("demo", "steady", "crashing")}
     assert all(before.values())
     platform.deploy(DEMO, STEADY, CRASHING, ADDED, simulations=WITH_ADDED)
+    starting = "the first unit is starting the engine"
+    until(lambda: platform.endpoint("added")["reason"] == starting, "the unit's own word")
     platform.wait_for("added", "healthy")
     assert say(platform, "added") == "new new new "
     assert {name: platform.engine_pids(name) for name in before} == before
@@ -75,7 +77,7 @@ def test_an_endpoint_created_over_the_api_serves_and_is_deleted(platform: Platfo
     assert endpoint_id not in {model.id for model in platform.openai.models.list()}
 
 
-def test_an_endpoint_that_cannot_start_says_why_in_the_engines_own_words(platform: Platform) -> None:
+def test_an_endpoint_that_cannot_start_says_why(platform: Platform) -> None:
     body = {
         "name": "tiny-cache",
         "model": "SmolLM2-135M-Instruct",
@@ -87,6 +89,13 @@ def test_an_endpoint_that_cannot_start_says_why_in_the_engines_own_words(platfor
     failed = platform.wait_for("tiny-cache", "abnormal")
     assert "KV cache" in failed["reason"]
     assert "Traceback" not in failed["reason"]
+    waiting = {"name": "no-room", "model": "SmolLM2-135M-Instruct", "machine_type": "gpu-1"}
+    waiting_id = platform.http.post("/platform/v1/endpoints", json=waiting).json()["id"]
+    reason = "the first unit is waiting for 1 x GPU, no node has any"
+    until(lambda: platform.endpoint("no-room")["reason"] == reason, "the shortage")
+    assert platform.endpoint("no-room")["state"] == "scheduling"
+    platform.http.delete(f"/platform/v1/endpoints/{waiting_id}?confirm=DELETE")
+    until(lambda: platform.http.get(f"/platform/v1/endpoints/{waiting_id}").status_code == 404, "gone")
     refused = platform.http.post(
         "/v1/chat/completions",
         json={"model": failed["id"], "messages": [{"role": "user", "content": "hi"}]},
@@ -94,3 +103,41 @@ def test_an_endpoint_that_cannot_start_says_why_in_the_engines_own_words(platfor
     assert refused.status_code == 503
     assert "KV cache" in refused.json()["error"]["message"]
     platform.http.delete(f"/platform/v1/endpoints/{failed['id']}?confirm=DELETE")
+
+
+def test_a_life_over_the_api(platform: Platform) -> None:
+    """Units start, stay, go and come back as the wishes say, on the real Serve."""
+    body = {"name": "by-hand", "model": MODEL, "scale": {"min_units": 0}}
+    created = platform.http.post("/platform/v1/endpoints", json=body).json()
+    path = f"/platform/v1/endpoints/{created['id']}"
+    first = platform.wait_for("by-hand", "healthy")  # also one that may sleep proves first that it can serve
+    assert first["units"] == {"running": 1, "starting": 0, "target": 1, "step": 1}
+    pids = platform.engine_pids("by-hand")
+    assert len(pids) == 1
+
+    changed = platform.http.patch(path, json={"description": "words", "scale": {"max_units": 2}}).json()
+    assert changed["effect"] == "in_place"
+    until(lambda: platform.endpoint("by-hand")["observed_generation"] == changed["generation"], "the change")
+    assert platform.wait_for("by-hand", "healthy")["revision"] == first["revision"]
+    assert platform.engine_pids("by-hand") == pids
+    assert say(platform, "by-hand") == "hand hand hand "
+
+    assert platform.http.post(f"{path}:stop").json()["state"] == "stopped"
+    until(lambda: not platform.engine_pids("by-hand"), "its unit to leave")
+    refused = platform.http.post(
+        "/v1/chat/completions", json={"model": created["id"], "messages": [{"role": "user", "content": "hi"}]}
+    )
+    assert refused.status_code == 503
+    assert "stopped" in refused.json()["error"]["message"]
+    platform.http.post(f"{path}:start")
+    again = platform.wait_for("by-hand", "healthy")
+    assert (again["id"], again["revision"], again["units"]["running"]) == (created["id"], first["revision"], 1)
+    assert say(platform, "by-hand") == "hand hand hand "
+
+    platform.http.delete(f"{path}?confirm=DELETE")
+    until(lambda: platform.http.get(path).status_code == 404, "gone")
+    assert platform.http.post(f"{path}:restore").status_code == 202
+    assert platform.wait_for("by-hand", "healthy")["id"] == created["id"]
+    assert say(platform, "by-hand") == "hand hand hand "
+    platform.http.delete(f"{path}?confirm=DELETE")
+    until(lambda: platform.http.get(path).status_code == 404, "gone")

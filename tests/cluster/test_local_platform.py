@@ -62,6 +62,28 @@ def test_nothing_of_it_listens_beyond_loopback(platform: Platform) -> None:
     assert exposed == []
 
 
+def test_none_of_its_files_lies_where_others_may_write(platform: Platform) -> None:
+    used = {Path(path) for process in platform.machine.processes() for path in _paths(process)}
+    ray = Path((platform.machine.home / "run" / "ray_folder").read_text())
+    assert any(path.is_relative_to(ray) for path in used)
+    assert {str(folder) for path in used for folder in path.parents if _open_to_others(folder)} == set()
+
+
+def _paths(process: psutil.Process) -> Iterator[str]:
+    try:
+        yield from (file.path for file in process.open_files())
+        yield from (str(unix.laddr) for unix in process.net_connections("unix") if str(unix.laddr).startswith("/"))
+    except psutil.NoSuchProcess:
+        return
+
+
+def _open_to_others(folder: Path) -> bool:
+    """Anybody may put and replace files there (in /tmp only put), and comes that far."""
+    private = any(not stat.S_IMODE(parent.stat().st_mode) & 0o077 for parent in folder.parents if parent.exists())
+    mode = folder.stat().st_mode if folder.exists() else 0
+    return bool(mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not private)
+
+
 def test_rays_dashboard_refuses_strangers(platform: Platform) -> None:
     url = platform.machine.state()["dashboard_url"] + "/api/serve/applications/"
     assert platform.http.get(url, headers={"authorization": "Bearer wrong"}).status_code in (401, 403)
@@ -120,11 +142,14 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.run("down")
 
 
+@pytest.mark.timeout(800)
 def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     platform: Platform, machine: Machine, tmp_path: Path
 ) -> None:
-    """Beside another platform: Ctrl-C, then kill -9, a folder with a missing file, a good start, the end."""
-    config = machine.write_config({"name": "first", "model": "SmolLM2-135M-Instruct"})
+    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, another one, the end."""
+    config = machine.write_config(
+        {"name": "first", "model": "SmolLM2-135M-Instruct"}, simulations={"kept": {"word": "kept "}}
+    )
 
     def begin() -> "subprocess.Popen[str]":
         process = machine.start("up", "--config", str(config))
@@ -140,6 +165,8 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
 
     killed = begin()
     left = machine.processes()
+    folder = Path((machine.home / "run" / "ray_folder").read_text())
+    assert folder.is_dir()
     killed.kill()
     killed.communicate(timeout=30)
     assert any(alive(process) for process in left)
@@ -155,11 +182,13 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     assert "abnormal" in failed.stderr
     assert "model-00002-of-00002.safetensors" in failed.stderr
     assert not [process for process in left if alive(process)]
+    assert not folder.exists()
 
     machine.run("down")
     good = machine.run("up", "--config", str(config))
     assert good.returncode == 0, good.stderr
     assert "Paris" in good.stdout
+    _comes_back_as_it_was(machine, config)
 
     living = machine.processes()
     stopped = machine.run("down")
@@ -169,6 +198,27 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
         assert probe.connect_ex(("127.0.0.1", machine.port)) != 0
     assert platform.http.get("/healthz").status_code == 200
     assert machine.run("down").stdout.strip() == "nothing was running"
+
+
+def _comes_back_as_it_was(machine: Machine, config: Path) -> None:
+    """Stopped and started, which gives it a Ray that knows nothing: the same endpoints answer the same keys."""
+    before = Platform(machine)
+    created = before.http.post("/platform/v1/endpoints", json={"name": "kept", "model": MODEL}).json()
+    issued = before.http.post("/platform/v1/api-keys", json={"description": "kept"}).json()
+    first = before.endpoint("first")
+    before.wait_for("kept", "healthy")
+    assert machine.run("down").returncode == 0
+    assert machine.run("up", "--config", str(config)).returncode == 0
+    after = Platform(machine)
+    assert after.key == before.key
+    assert (after.endpoint("first")["id"], after.endpoint("first")["revision"]) == (first["id"], first["revision"])
+    kept = after.wait_for("kept", "healthy")
+    assert (kept["id"], kept["generation"]) == (created["id"], created["generation"])
+    caller = after.openai.with_options(api_key=issued["key"])
+    answer = caller.chat.completions.create(
+        model=created["id"], messages=[{"role": "user", "content": "hi"}], max_tokens=2
+    )
+    assert answer.choices[0].message.content == "kept kept "
 
 
 def _weights_of(platform: Platform) -> Path:

@@ -2,23 +2,38 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.deployment import asgi
-from app.control_plane.platform import Platform
+from app.control_plane.platform import Platform, utc_now
 from app.core.specs import EndpointSpec
 from app.settings import Settings
 from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """Where the registry is: in HOME, or on a PostgreSQL server.
+
+    A test that has nothing to gain from the second marks itself ONE_DATABASE, see platforms.py.
+    """
+    if request.param == "sqlite":
+        yield None
+        return
+    with request.getfixturevalue("postgresql").registry_database() as url:
+        yield url
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database_url: str | None) -> Settings:
     """An empty HOME with one model in its object store."""
-    settings = settings_in(tmp_path / "home")
+    settings = settings_in(tmp_path / "home", database_url)
     publish_model(settings)
     return settings
 
@@ -33,7 +48,10 @@ OpenPlatform = Callable[..., Platform]
 
 @pytest.fixture
 def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlatform]:
-    """Opens platforms on the same HOME, one after the other as a restart does; all are closed in the end."""
+    """Opens platforms on the same HOME, one after the other as a restart does; all are closed in the end.
+
+    Takes what a serve config declares, and the other fields of ControlPlaneArgs by name.
+    """
     opened: list[Platform] = []
 
     def close(platform: Platform) -> None:
@@ -44,13 +62,18 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
         assert not any(loop.alive for loop in platform.loops)
 
     def open_one(
-        *declared: EndpointSpec, on: FakeCluster = cluster, clock: Callable[[], float] = time.monotonic
+        *declared: EndpointSpec,
+        on: FakeCluster = cluster,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
+        **args: Any,
     ) -> Platform:
         while opened:
             close(opened.pop())
-        platform = Platform(settings, on, {}, routers_timeout_s=0, clock=clock)
+        given = ControlPlaneArgs(endpoints=list(declared), **args)
+        platform = Platform(settings, on, given, routers_timeout_s=0, clock=clock, now=now)
         opened.append(platform)
-        platform.open(declared)
+        platform.open()
         return platform
 
     yield open_one

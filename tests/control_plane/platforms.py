@@ -7,16 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from app.control_plane.platform import Platform
 from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus, Seen
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
 from app.core.specs import EndpointSpec
+from app.core.waiting import Room
 from app.settings import Settings
 from app.store.layout import publish_folder
 from app.store.objects import open_store
 
 WAIT_S = 20
+ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests, or modules as their `pytestmark`, that say nothing about what is kept in the registry."""
 
 
 class FakeCluster:
@@ -30,6 +35,9 @@ class FakeCluster:
         self.submitted: dict[str, str] = {}
         self.stopped: set[str] = set()
         self.run_becomes: RunStatus = "running"
+        self.written: dict[str, str] = {}
+        """Submission ID -> what its process wrote."""
+        self.nodes: list[Room] | None = None
         self._lock = threading.Lock()
 
     def submit(self, submission_id: str, entrypoint: str) -> None:
@@ -40,8 +48,16 @@ class FakeCluster:
             return "missing", ""
         return ("stopped" if submission_id in self.stopped else self.run_becomes), ""
 
+    def logs(self, submission_id: str) -> str | None:
+        return self.written.get(submission_id)
+
     def stop(self, submission_id: str) -> None:
         self.stopped.add(submission_id)
+
+    def rooms(self) -> list[Room]:
+        if self.nodes is None:
+            raise RuntimeError("it does not tell")
+        return self.nodes
 
     def observe(self) -> list[Seen]:
         self.on_observe()
@@ -74,8 +90,9 @@ class NoCluster(FakeCluster):
         self.deploys.append((endpoint_id, revision))
 
 
-def settings_in(home: Path) -> Settings:
-    return Settings.from_environ({"MODELUNIT_HOME": str(home)})
+def settings_in(home: Path, database_url: str | None = None) -> Settings:
+    given = {"MODELUNIT_HOME": str(home)}
+    return Settings.from_environ(given | ({"MODELUNIT_DATABASE_URL": database_url} if database_url else {}))
 
 
 def publish_model(settings: Settings, model_id: str = "m-1", name: str = "Model-1") -> None:

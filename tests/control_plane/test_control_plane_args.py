@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from app.control_plane.deployment import ControlPlaneArgs
+from app.control_plane.args import ControlPlaneArgs
 
 MODEL = {"model": "m-1"}
 

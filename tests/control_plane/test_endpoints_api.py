@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ from app.core.errors import Conflict
 from app.core.keys import issue_key
 from app.core.records import DEFAULT_WORKSPACE
 from app.core.routing import RoutingTable
-from tests.control_plane.platforms import WAIT_S, FakeCluster, by_name, spec
+from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, FakeCluster, by_name, spec
 
 ClientFor = Callable[[str | None], httpx.AsyncClient]
 NEW = {"name": "demo", "model": "Model-1"}
@@ -45,7 +46,11 @@ async def test_a_new_endpoint_becomes_healthy(admin: httpx.AsyncClient, platform
     created = answer.json()
     assert (answer.status_code, created["state"], created["managed_by"]) == (202, "scheduling", "api")
     healthy = await until_state(admin, created["id"], "healthy")
-    assert healthy["units"] == {"running": 1, "target": 1}
+    assert healthy["units"] == {"running": 1, "starting": 0, "target": 1, "step": 1}
+    assert (healthy["machine_type"], healthy["placement"]) == ("cpu-small", "the smallest that fits")
+    assert datetime.fromisoformat(healthy["running_since"]) >= datetime.fromisoformat(healthy["created_at"])
+    assert healthy["updated_at"] == healthy["created_at"]
+    assert {healthy[name] for name in ("auto_stop_at", "last_request_at", "deleted_at", "purge_at")} == {None}
     assert healthy["traffic"] == {healthy["revision"]: 100}
     assert healthy["generation"] == healthy["observed_generation"] == 1
     assert [e["id"] for e in (await admin.get("/endpoints")).json()["data"]] == [created["id"]]
@@ -66,6 +71,7 @@ async def test_an_endpoint_that_fails_says_why(
     assert kinds == ["created", "scheduling", "healthy", "abnormal"]
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize(
     ("change", "status", "param"),
     [
@@ -74,7 +80,9 @@ async def test_an_endpoint_that_fails_says_why(
         ({"precision": "FP1"}, 400, "precision"),
         ({"name": "1st"}, 400, "name"),
         ({"machine_type": "gpu-9"}, 400, "machine_type"),
-        ({"scale": {"min_units": 0}}, 400, "scale.min_units"),
+        ({"scale": {"min_units": -1}}, 400, "scale.min_units"),
+        ({"auto_stop_s": 59}, 400, "auto_stop_s"),
+        ({"allowed_networks": ["10.0.0.1/8"]}, 400, "allowed_networks[0]"),
         ({"scale": {"min_units": 3, "max_units": 2}}, 400, "scale"),
         ({"engine": {"threads": "two"}}, 400, "engine.threads"),
         ({"colour": "red"}, 400, "colour"),
@@ -89,6 +97,7 @@ async def test_a_wrong_wish_is_refused_by_field(
     assert (await admin.get("/endpoints")).json()["data"] == []
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"", b'"x"', b'{"max_model_len": ' + b"9" * 5000 + b"}"])
 async def test_what_is_no_json_object_is_refused(admin: httpx.AsyncClient, raw: bytes) -> None:
     answer = await admin.post("/endpoints", content=raw, headers={"content-type": "application/json"})
@@ -147,7 +156,9 @@ async def test_lists_come_in_pages(admin: httpx.AsyncClient) -> None:
 async def test_models_are_what_is_published(admin: httpx.AsyncClient) -> None:
     (model,) = (await admin.get("/models")).json()["data"]
     assert (model["id"], model["name"], model["state"]) == ("m-1", "Model-1", "healthy")
-    assert (await admin.get("/models/Model-1")).json() == (await admin.get("/models/m-1")).json() == model
+    one = (await admin.get("/models/m-1")).json()
+    assert (await admin.get("/models/Model-1")).json() == one
+    assert (one["id"], one["name"], one["state"]) == ("m-1", "Model-1", "healthy")
     assert (await admin.get("/models/m-2")).status_code == 404
 
 

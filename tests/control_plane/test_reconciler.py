@@ -10,11 +10,14 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.lifecycle import revision_of
+from app.core.records import Event
 from app.core.routing import RoutingTable
+from app.core.specs import MACHINE_TYPES
 from app.settings import Settings
 from app.store.layout import SNAPSHOT
 from app.store.objects import open_store
 from tests.control_plane.platforms import (
+    ONE_DATABASE,
     WAIT_S,
     FakeCluster,
     NoCluster,
@@ -214,6 +217,7 @@ def test_a_waiting_router_hears_of_a_new_table(platform: Platform) -> None:
     assert RoutingTable.model_validate_json(newer).number > current
 
 
+@ONE_DATABASE
 def test_a_failed_start_is_tried_again_after_longer_and_longer_waits(
     open_platform: OpenPlatform, cluster: FakeCluster
 ) -> None:
@@ -234,3 +238,75 @@ def test_a_failed_start_is_tried_again_after_longer_and_longer_waits(
     assert waits[:2] == sorted(waits[:2])
     assert 55 <= waits[0] <= 65
     assert waits[1] >= 115
+
+
+@ONE_DATABASE
+def test_a_step_that_the_cluster_refuses_is_told_and_tried_again_after_longer_and_longer_waits(
+    open_platform: OpenPlatform, cluster: FakeCluster
+) -> None:
+    now = [1000.0]
+    platform = open_platform(clock=lambda: now[0])
+    for loop in platform.loops:
+        loop.stop()
+    cluster.refuses = lambda _: True
+    endpoint = platform.endpoints.create("default", spec("one"))
+    tries = []
+    for _ in range(200):
+        deployed = len(cluster.deploys)
+        platform.reconciler.step()
+        if len(cluster.deploys) > deployed:
+            tries.append(now[0] - 1000)
+        now[0] += 1.0
+    assert tries == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    refused = by_name(platform)["one"]
+    assert (refused.state, refused.reason) == ("abnormal", "it could not be deployed: no")
+    kinds = [event.kind for event in platform.registry.find(Event, subject=endpoint.id)]
+    assert kinds == ["created", "scheduling", "abnormal"]  # each attempt is not news
+
+    platform.endpoints.patch("default", endpoint.id, {"description": "a new wish is tried at once"})
+    cluster.refuses = lambda _: False
+    for _ in range(3):
+        platform.reconciler.step()
+    assert by_name(platform)["one"].state == "healthy"
+
+
+def test_a_change_in_place_that_is_refused_keeps_the_traffic(open_platform: OpenPlatform, cluster: FakeCluster) -> None:
+    platform = open_platform(*specs("one"))
+    until_healthy(platform, "one")
+    for loop in platform.loops:
+        loop.stop()
+    before = by_name(platform)["one"]
+    cluster.refuses = lambda _: True
+    platform.endpoints.declare([spec("one", scale={"max_units": 3})])
+    platform.reconciler.step()
+    platform.reconciler.step()
+    now = by_name(platform)["one"]
+    assert (now.state, now.revision, now.running_units) == ("alarm", before.revision, 1)
+    assert now.observed_generation < now.generation
+
+
+def test_an_object_store_that_is_away_holds_up_no_endpoint_that_has_what_it_needs(
+    open_platform: OpenPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = open_platform(spec("early", model="Model-2"))
+
+    def away() -> None:
+        raise OSError("no such store")
+
+    monkeypatch.setattr(platform.models, "adopt", away)
+    platform.endpoints.declare([spec("early", model="Model-2"), spec("one")])
+    until_healthy(platform, "one")
+    assert by_name(platform)["early"].state == "abnormal"
+
+
+def test_another_machine_is_another_revision_though_units_are_told_the_same(open_platform: OpenPlatform) -> None:
+    """Serve would replace the units in place, the old ones first."""
+    platform = open_platform()
+    endpoint = platform.endpoints.create("default", spec("one"))
+    told = platform.units.of(endpoint)
+    before = platform.units.revision(endpoint, told)
+    assert platform.units.revision(endpoint, told) == before
+    larger = MACHINE_TYPES["cpu-small"].model_copy(update={"cpus": 4.0})
+    again = open_platform(machine_types=[larger])
+    assert again.units.of(endpoint) == told
+    assert again.units.revision(endpoint, told) != before

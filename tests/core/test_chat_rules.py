@@ -140,6 +140,14 @@ REFUSED: dict[str, list[tuple[Any, str, str]]] = {
     "user": [(1, "user", "1"), (SECRET * 33, "user", "a string of length 528")],
 }
 
+# What Ark's SDK sends in every request although nobody asked for it.
+for name in (
+    "function_call", "parallel_tool_calls", "reasoning_effort", "repetition_penalty", "response_format", "service_tier",
+    "thinking", "tool_choice", "tools",
+):  # fmt: skip
+    ACCEPTED[name] = [None]
+    REFUSED[name] = [([], name, "a list of length 0"), (True, name, "true"), (SECRET, name, "a string of length 16")]
+
 
 def cases(table: dict[str, list[Any]]) -> list[Any]:
     return [

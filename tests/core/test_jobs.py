@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.job_specs import JobOutcome, JobProgress
-from app.core.jobs import MAX_ATTEMPTS, judge, next_step
+from app.core.jobs import MAX_ATTEMPTS, judge, next_step, standing
 from app.core.model_specs import ModelSpec
 from app.core.records import Job, Model
 
@@ -91,3 +91,13 @@ def test_progress_is_a_fraction_of_bytes():
     assert JobProgress().fraction == 0
     assert JobProgress(done_bytes=5, total_bytes=10).fraction == 0.5
     assert JobProgress(done_bytes=11, total_bytes=10).fraction == 1
+
+
+def test_how_far_a_model_is_in_words():
+    checked = job(state="completed")
+    copying = job("upload", "running").model_copy(update={"progress": 0.407})
+    assert standing([]) == "waiting for a job"
+    assert standing([job(state="queued")]) == "waiting for a job"
+    assert standing([job(state="running")]) == "checking its weights"
+    assert standing([checked]) == "waiting for a job"
+    assert standing([checked, copying]) == "copying 40 %"

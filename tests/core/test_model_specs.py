@@ -25,8 +25,9 @@ def test_other_names_are_refused(name: str):
 
 def test_a_description_has_a_hundred_characters():
     assert spec(description="字" * 100).description
-    with pytest.raises(ValidationError):
-        spec(description="字" * 101)
+    for description in ("字" * 101, "two\nlines", "nul\0", "\u202ebackwards"):
+        with pytest.raises(ValidationError):
+            spec(description=description)
 
 
 def test_validation_is_on_and_nothing_is_quantized_by_default():
@@ -43,14 +44,26 @@ def test_sources(uri: str):
 @pytest.mark.parametrize(
     "uri",
     ["", "/models", "file://models", "file:///a/../b", "s3://", "s3:///x", "s3://B/x", "s3://bucket/../x", "s3://ab/\0",
-     "http://host/x", "s3://bucket/./x", "gs://bucket/x"],
+     "http://host/x", "s3://bucket/./x", "gs://bucket/x", "s3://bucket/x?X-Amz-Signature=secret",
+     "s3://bucket/x//y", "s3://bucket//x", "s3://bucket/x//"],
 )  # fmt: skip
 def test_other_sources_are_refused(uri: str):
     with pytest.raises(ValidationError):
         Source(uri=uri)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://user:secret@host", "host:9000", "http://"])
+@pytest.mark.parametrize(
+    "url", ["https://s3.example.com", "http://10.0.0.1:9000/", "http://[::1]:8333", "http://minio_1:9000"]
+)
+def test_servers(url: str):
+    assert Source(uri="s3://bucket/x", endpoint_url=url).endpoint_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x", "http://user:secret@host", "host:9000", "http://", "http://host?token=secret", "http://host#x",
+     "http://host/path", "http://ho st", "http://:80"],
+)  # fmt: skip
 def test_an_endpoint_is_an_address_without_credentials(url: str):
     with pytest.raises(ValidationError):
         Source(uri="s3://bucket/x", endpoint_url=url)

@@ -90,7 +90,8 @@ def test_a_key_for_some_endpoints_sees_no_others() -> None:
 
 def test_an_endpoint_that_is_not_ready_says_why() -> None:
     with pytest.raises(Unavailable, match="ep-4 is scheduling: the first unit is starting"):
-        TABLE.route_for("ep-4", MINE)
+        TABLE.route_for("ep-4", MINE).require_target()
+    TABLE.route_for("ep-1", MINE).require_target()
 
 
 def test_the_list_is_mine_alone_and_oldest_first() -> None:

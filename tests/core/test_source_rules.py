@@ -12,6 +12,7 @@ SETTINGS = Settings(
     s3_endpoint_url="http://ours:9000",
     file_roots=(Path("/data/models"), Path("/srv")),
     source_endpoints=("https://theirs",),
+    source_profiles=("them",),
 )
 
 
@@ -42,6 +43,7 @@ def test_addresses_are_taken_apart(uri: str, parts: tuple[str, str]) -> None:
         {"uri": "s3://platform/objects/models-of-mine"},
         {"uri": "s3://bucket/qwen", "endpoint_url": "http://ours:9000"},
         {"uri": "s3://bucket/qwen", "endpoint_url": "https://theirs/", "profile": "them"},
+        {"uri": "s3://bucket/qwen", "profile": "them"},
     ],
 )
 def test_what_any_key_may_name(fields: dict[str, str]) -> None:
@@ -62,7 +64,9 @@ def test_what_any_key_may_name(fields: dict[str, str]) -> None:
         ({"uri": "s3://platform/objects/jobs/job-1/"}, "source.uri"),
         ({"uri": "s3://bucket/qwen", "endpoint_url": "http://169.254.169.254"}, "source.endpoint_url"),
         ({"uri": "s3://bucket/qwen", "endpoint_url": "https://theirs.example"}, "source.endpoint_url"),
-        ({"uri": "s3://bucket/qwen", "profile": "them"}, "source.profile"),
+        ({"uri": "s3://platform/objects/logs/ep-1"}, "source.uri"),
+        ({"uri": "s3://bucket/qwen", "profile": "default"}, "source.profile"),
+        ({"uri": "s3://bucket/qwen", "endpoint_url": "https://theirs", "profile": "default"}, "source.profile"),
     ],
 )
 def test_what_only_an_admin_s_key_may_name(fields: dict[str, str], param: str) -> None:

@@ -1,5 +1,6 @@
 """The upload job: what it copies, what it converts, what it refuses; the store is a folder."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import jobs.upload
 from app.core.job_specs import JobOutcome, UploadTask
 from app.core.model_specs import Source
 from app.settings import Settings
@@ -15,7 +17,7 @@ from app.store.layout import job_object, read_manifest, version_prefix
 from app.store.objects import open_store
 from app.store.sources import open_source
 from jobs.upload import upload
-from jobs.workspace import Workspace
+from jobs.workspace import Workspace, sweep_scratch
 
 WEIGHTS = {"model.norm.weight": torch.arange(8, dtype=torch.bfloat16)}
 
@@ -63,6 +65,35 @@ def test_pickled_weights_are_published_as_safetensors_and_nothing_else_of_them(r
     assert outcome.size_bytes == manifest.total_bytes
 
 
+def test_pickled_weights_need_room_on_the_node(run: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs.upload, "SPARE_BYTES", 1 << 60)
+    outcome, store = run()
+    assert [found.code for found in outcome.findings] == ["disk_short"]
+    assert "safetensors" in outcome.findings[0].fix
+    assert not list(store.list("models/"))
+
+
+def test_what_jobs_left_on_a_node_goes_after_a_day(tmp_path: Path):
+    settings = Settings(home=tmp_path)
+    for name in ("job-old", "job-new", "m-demo"):
+        (tmp_path / "tmp" / name / "weights").mkdir(parents=True)
+        (tmp_path / "tmp" / name / "weights" / "part").touch()
+    for path in (tmp_path / "tmp").rglob("*"):
+        if "new" not in str(path):
+            os.utime(path, (0, 0))
+    os.utime(tmp_path / "tmp" / "job-new", (0, 0))
+    sweep_scratch(settings)
+    assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == ["job-new", "m-demo"]
+
+
+def test_the_node_s_folder_for_work_may_be_a_link(run: Any, tmp_path: Path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "platform").mkdir()
+    (tmp_path / "platform" / "tmp").symlink_to(tmp_path / "large disk")
+    outcome, _ = run()
+    assert outcome.ok, outcome
+
+
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(run: Any, folder: Path, tmp_path: Path):
     class Evil:
         def __reduce__(self) -> Any:
@@ -82,6 +113,19 @@ def test_safetensors_are_taken_as_they_are_where_there_are_any(run: Any, folder:
     manifest = read_manifest(store, version_prefix("m-1", "BF16"))
     assert manifest
     assert [file.name for file in manifest.files] == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("own_form", [True, False])
+def test_no_weight_file_is_published_that_engines_would_load_by_mistake(run: Any, folder: Path, own_form: bool):
+    weights = "consolidated.safetensors" if own_form else "model.safetensors"
+    for name in (weights, "adapter_model.safetensors", "consolidated.00.safetensors"):
+        (folder / name).write_bytes(b"whatever")
+    outcome, store = run()
+    assert outcome.ok
+    manifest = read_manifest(store, version_prefix("m-1", "BF16"))
+    assert manifest
+    published = {file.name for file in manifest.files if file.name.endswith(".safetensors")}
+    assert published == ({weights, "consolidated.00.safetensors"} if own_form else {weights})
 
 
 def test_a_folder_that_is_not_the_one_that_was_validated_is_refused(run: Any, folder: Path):

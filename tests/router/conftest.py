@@ -18,10 +18,12 @@ from starlette.types import ASGIApp
 from app.core.routing import RoutingTable
 from app.router.deployment import RouterArgs, asgi
 from app.router.directory import Directory
+from app.router.figures import Figures
+from app.router.limits import Limits
 from app.router.stream import TokenListener
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
-from tests.router.tables import KEY, MakeRouter, NoControlPlane, table
+from tests.router.tables import KEY, Clock, MakeRouter, NoControlPlane, Others, table
 from tests.router.units import WAIT_S, Script, UnitDirectory, Units
 
 
@@ -32,13 +34,17 @@ class Router:
     app: ASGIApp
     units: Units
     directory: Directory
+    figures: Figures
+    clock: Clock
+    """What it measures durations and limits by."""
+    wall: Clock
+    others: Others
 
-    def http(self, key: str | None = KEY) -> httpx.AsyncClient:
+    def http(self, key: str | None = KEY, peer: str = "127.0.0.1") -> httpx.AsyncClient:
         """A client without a network in between."""
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.app), base_url="http://router", headers=headers, timeout=WAIT_S
-        )
+        transport = httpx.ASGITransport(self.app, client=(peer, 1234))
+        return httpx.AsyncClient(transport=transport, base_url="http://router", headers=headers, timeout=WAIT_S)
 
     def openai(self, key: str = KEY) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -62,7 +68,10 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         listener = TokenListener()
         await listener.start("127.0.0.1")
         listeners.append(listener)
-        return Router(asgi(RouterArgs(**args), directory, listener, serve_proxy_url), units, directory)
+        clock, wall, others = Clock(100.0), Clock(1_770_000_000.0), Others()
+        figures = Figures("router-1", clock, wall)
+        app = asgi(RouterArgs(**args), directory, listener, serve_proxy_url, figures, Limits(clock), others)
+        return Router(app, units, directory, figures, clock, wall, others)
 
     yield make
     for listener in listeners:
@@ -76,13 +85,12 @@ class _Server(uvicorn.Server):
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[ASGIApp], str]]:
-    """Puts an application on a free port of this machine and gives its address."""
+async def serve_with() -> AsyncIterator[Callable[[uvicorn.Config], str]]:
+    """Puts a server on a free port of this machine and gives its address."""
     async with AsyncExitStack() as cleanup:
 
-        def start(app: ASGIApp) -> str:
+        def start(config: uvicorn.Config) -> str:
             listener = socket.create_server(("127.0.0.1", 0))
-            config = uvicorn.Config(app, lifespan="off", http="httptools", log_config=None, timeout_graceful_shutdown=1)
             server = _Server(config)
             task = asyncio.create_task(server.serve([listener]))
 
@@ -95,3 +103,15 @@ async def serve() -> AsyncIterator[Callable[[ASGIApp], str]]:
             return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
         yield start
+
+
+@pytest.fixture
+def serve(serve_with: Callable[[uvicorn.Config], str]) -> Callable[[ASGIApp], str]:
+    """The same for an application."""
+
+    def start(app: ASGIApp) -> str:
+        return serve_with(
+            uvicorn.Config(app, lifespan="off", http="httptools", log_config=None, timeout_graceful_shutdown=1)
+        )
+
+    return start

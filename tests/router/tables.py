@@ -35,5 +35,27 @@ class NoControlPlane:
         raise ConnectionError
 
 
+class Clock:
+    """Stands still until the test moves it."""
+
+    def __init__(self, now: float):
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Others:
+    """What the control plane knows of other routers and of units; an exception is raised."""
+
+    def __init__(self) -> None:
+        self.text: str | Exception = ConnectionError()
+
+    async def metrics_text(self) -> str:
+        if isinstance(self.text, Exception):
+            raise self.text
+        return self.text
+
+
 MakeRouter = Callable[..., Any]
 """See the fixture make_router."""

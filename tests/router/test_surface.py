@@ -1,5 +1,6 @@
 """What a router answers without any unit: lists, health, its description, and the way to the control plane."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message
 
 from app.core.chat_rules import ChatRequest
 from app.core.routing import RoutingTable
+from app.router import deployment
 from tests.router.tables import KEY, MakeRouter
-from tests.router.units import forever
+from tests.router.units import Answer, forever
 
 
 async def test_models_lists_what_the_key_may_call(make_router: MakeRouter) -> None:
@@ -62,6 +65,17 @@ async def test_the_description_is_openapi_and_made_of_the_same_table(make_router
     assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
     assert schemas["ChatRequest"]["required"] == ["model", "messages"]
     assert schemas["ChatRequest"]["additionalProperties"] is False
+    assert schemas["AddressedChatRequest"]["required"] == ["messages"]
+
+
+async def test_every_inference_path_is_described(make_router: MakeRouter) -> None:
+    router = await make_router(forever)
+    described = (await router.http(None).get("/openapi.json")).json()["paths"]
+    for path, operations in described.items():
+        for method in operations:
+            answer = await router.http(None).request(method, path)
+            assert answer.status_code == 401, path
+    assert len(described) == 4
 
 
 async def echo(request: Request) -> Response:
@@ -101,3 +115,74 @@ async def test_without_the_control_plane_503(make_router: MakeRouter) -> None:
     router = await make_router(forever, serve_proxy_url="http://127.0.0.1:1")
     answer = await router.http().get("/platform/v1/endpoints")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def ask(app: ASGIApp, method: str, path: str) -> tuple[int, int]:
+    """The status of the answer, and how many parts of the endless body were read for it."""
+    read, status = 0, 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    await app(
+        {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "root_path": "", "scheme": "http", "http_version": "1.1", "headers": [],
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+        },
+        receive,
+        send,
+    )  # fmt: skip
+    return status, read
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 503), ("HEAD", 503), ("POST", 401), ("DELETE", 401)])
+async def test_strangers_send_no_bodies_to_what_they_may_read(
+    make_router: MakeRouter, method: str, status: int
+) -> None:
+    router = await make_router(forever, body_limit_bytes=10_000)
+    assert await ask(router.app, method, "/platform/openapi.json") == (status, 0)
+
+
+async def test_headers_of_any_bytes_pass(make_router: MakeRouter, serve: Callable[..., str]) -> None:
+    async def odd(request: Request) -> Response:
+        answer = Response()
+        answer.raw_headers = [(b"x-odd", request.headers["x-odd"].encode("latin-1"))]
+        return answer
+
+    control_plane = serve(Starlette(routes=[Route("/platform/{path:path}", odd)]))
+    router = await make_router(forever, serve_proxy_url=control_plane)
+    for value in ("é".encode(), b"\xe9", b"\xff\xfe"):
+        answer = await router.http().get("/platform/v1/endpoints", headers={b"x-odd": value})
+        assert (answer.status_code, dict(answer.headers.raw)[b"x-odd"]) == (200, value)
+
+
+async def test_one_request_too_many_is_told_to_come_again(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called, go = asyncio.Event(), asyncio.Event()
+
+    async def script(answer: Answer) -> None:
+        called.set()
+        await go.wait()
+        await answer.send("application/json", b"{}")
+
+    monkeypatch.setattr(deployment, "MAX_REQUESTS", 1)
+    router = await make_router(script)
+    wish = {"model": "ep-1", "messages": [{"role": "user", "content": "hello"}]}
+    first = asyncio.create_task(router.http().post("/v1/chat/completions", json=wish))
+    await called.wait()
+    refused = await router.http().get("/v1/models")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+    assert refused.json()["error"]["code"] == "unavailable"
+    assert refused.headers["x-request-id"]
+    assert (await router.http(None).get("/healthz")).status_code == 200
+    go.set()
+    assert (await first).status_code == 200
+    assert (await router.http().get("/v1/models")).status_code == 200

@@ -10,10 +10,25 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.core.errors import Conflict
-from app.core.records import ApiKey, Endpoint, Event, Job, Model, Record, Version, Workspace
+from app.core.errors import BadRequest, Conflict, Unavailable
+from app.core.records import (
+    ApiKey,
+    AuditEntry,
+    Counted,
+    Endpoint,
+    EndpointMinute,
+    Event,
+    Job,
+    Member,
+    Model,
+    Record,
+    Replay,
+    Version,
+    Workspace,
+)
 from app.core.specs import EndpointSpec, EngineSpec, ScaleSpec
-from app.store.database import Registry, _driver_url
+from app.store.connections import driver_url
+from app.store.database import Registry
 from app.store.tables import TABLES, metadata
 
 NOW = datetime(2026, 1, 31, 9, 30, 0, 123456, tzinfo=UTC)
@@ -40,9 +55,32 @@ JOB = Job(
     state="queued",
     spec={"learning_rate": 2e-05, "dataset": {"uri": "file:///数据"}, "layers": [1, None, True]},
 )
-KEY = ApiKey(id="key-1", created_at=NOW, workspace="default", role="admin", hash="h", prefix="mu-abc", expires_at=NOW)
+KEY = ApiKey(
+    id="key-1",
+    created_at=NOW,
+    workspace="default",
+    role="admin",
+    hash="h",
+    prefix="mu-abc",
+    endpoints=("ep-1", "ep-2"),
+    expires_at=NOW,
+)
 EVENT = Event(id="ev-1", created_at=NOW, workspace="default", subject="ep-1", kind="state", message="healthy")
-ALL = (WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, KEY, EVENT)
+MEMBER = Member(id="mem-1", created_at=NOW, workspace="default", name="小王", role="developer", expires_at=NOW)
+AUDIT = AuditEntry(
+    id="aud-1",
+    created_at=NOW,
+    workspace="default",
+    actor="key-1",
+    request_id="r",
+    action="POST /platform/v1/endpoints",
+    subject="ep-1",
+    status=202,
+)
+MINUTE = EndpointMinute(id="min-1", created_at=NOW, endpoint_id="ep-1", figures={"requests": 3, "ttft_ms": 81.5})
+COUNTED = Counted(id="router-1", created_at=NOW, started_at=1.7e9, counters={"ep-1": {"requests": 3}})
+REPLAY = Replay(id="rep-1", created_at=NOW, workspace="default", body_hash="b", record_id="ep-1")
+ALL = (WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, MEMBER, KEY, EVENT, AUDIT, MINUTE, COUNTED, REPLAY)
 
 
 def event(number: int, **changes: object) -> Event:
@@ -56,7 +94,7 @@ def test_every_field_of_every_record_has_a_column() -> None:
 
 
 def test_migrations_make_what_the_tables_say(registry: Registry, database_url: str) -> None:
-    engine = sa.create_engine(_driver_url(database_url))
+    engine = sa.create_engine(driver_url(database_url))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
@@ -102,12 +140,81 @@ def test_find_by_none_by_time_and_by_nonsense(registry: Registry) -> None:
         registry.find(Endpoint, spec={})
 
 
+def test_find_by_one_of_several(registry: Registry) -> None:
+    registry.put(WORKSPACE, *(event(n, kind=kind) for n, kind in enumerate(["a", "b", "c"])))
+    ids = [found.id for found in registry.find(Event, kind=["a", "c", "d"])]
+    assert ids == ["ev-0000", "ev-0002"]
+    assert registry.find(Event, kind=()) == []
+    endless = KEY.model_copy(update={"id": "key-2", "hash": "h2", "expires_at": None})
+    registry.put(KEY, endless)
+    assert registry.find(ApiKey, expires_at=(NOW, None)) == [KEY, endless]
+    assert registry.find(ApiKey, expires_at=[None]) == [endless]
+
+
+def at(number: int, second: float) -> Event:
+    return event(number, created_at=NOW + timedelta(seconds=second))
+
+
+MOMENTS = (at(4, 0), at(2, 1), at(3, 1), at(1, 1), at(5, 2.5))
+"""Three of one moment: their IDs put them in order."""
+IN_ORDER = [4, 1, 2, 3, 5]
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [int(found.id[3:]) for found in events]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
+def test_pages_show_everything_once_and_in_order(registry: Registry, size: int, newest_first: bool) -> None:
+    registry.put(WORKSPACE, *MOMENTS, event(9, subject="ep-2"))
+    seen: list[int] = []
+    page = registry.find(Event, subject="ep-1", limit=size, newest_first=newest_first)
+    while page:
+        assert len(page) <= size
+        seen += numbers(page)
+        page = registry.find(Event, subject="ep-1", limit=size, newest_first=newest_first, after=page[-1].id)
+    assert seen == (IN_ORDER[::-1] if newest_first else IN_ORDER)
+
+
+def test_a_page_after_nothing_known_is_refused(registry: Registry) -> None:
+    registry.put(*ALL)
+    with pytest.raises(ValueError, match="no Event with the ID"):
+        registry.find(Event, after="ev-2")
+    with pytest.raises(ValueError, match="no Event"):
+        registry.find(Event, after=ENDPOINT.id)  # known, but as something else
+
+
+def test_find_within_a_time(registry: Registry) -> None:
+    registry.put(WORKSPACE, *MOMENTS)
+    second = NOW + timedelta(seconds=1)
+    elsewhere = second.astimezone(timezone(timedelta(hours=8)))
+    assert numbers(registry.find(Event, since=elsewhere)) == [1, 2, 3, 5]
+    assert numbers(registry.find(Event, until=second)) == [4]
+    later = second + timedelta(microseconds=1)
+    assert numbers(registry.find(Event, since=second, until=later, newest_first=True, limit=2)) == [3, 2]
+
+
+def test_count(registry: Registry) -> None:
+    registry.put(WORKSPACE, *MOMENTS, event(9, subject="ep-2"))
+    assert registry.count(Event) == 6
+    assert registry.count(Event, subject=["ep-1", "ep-3"], kind="state") == 5
+    with pytest.raises(ValueError, match="by 'spec'"):
+        registry.count(Endpoint, spec=1)
+
+
 def test_times_keep_their_moment_and_come_back_in_utc(registry: Registry) -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-9, minutes=-30)))
     registry.put(WORKSPACE.model_copy(update={"created_at": elsewhere}))
     [found] = registry.find(Workspace)
     assert found.created_at == NOW
     assert found.created_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("end", [datetime.min, datetime.max])
+def test_the_ends_of_the_calendar_come_back(registry: Registry, end: datetime) -> None:
+    registry.put(WORKSPACE.model_copy(update={"created_at": end.replace(tzinfo=UTC)}))
+    assert [found.created_at for found in registry.find(Workspace)] == [end.replace(tzinfo=UTC)]
 
 
 def test_a_time_without_a_zone_is_refused(registry: Registry) -> None:
@@ -152,6 +259,76 @@ def test_events_go_with_their_workspace(registry: Registry) -> None:
     registry.put(WORKSPACE, EVENT)
     registry.delete(WORKSPACE)
     assert registry.find(Event) == []
+
+
+def test_what_is_past_its_time_goes_oldest_first(registry: Registry) -> None:
+    registry.put(WORKSPACE, *MOMENTS)
+    later = NOW + timedelta(seconds=2)
+    assert registry.delete_before(Event, later, limit=3) == 3
+    assert numbers(registry.find(Event)) == [3, 5]
+    assert registry.delete_before(Event, later) == 1
+    assert registry.delete_before(Event, later) == 0
+    assert numbers(registry.find(Event)) == [5]
+
+
+def test_what_others_refer_to_does_not_go_by_its_age(registry: Registry) -> None:
+    registry.put(*ALL)
+    with pytest.raises(Conflict, match="workspaces still has records that refer to it"):
+        registry.delete_before(Workspace, NOW + timedelta(1))
+    assert registry.get(Workspace, WORKSPACE.id) == WORKSPACE
+
+
+def audit_entry(days_ago: float, number: int = 1) -> AuditEntry:
+    moment = datetime.now(UTC) - timedelta(days_ago)
+    return AUDIT.model_copy(update={"id": f"aud-{number}", "created_at": moment})
+
+
+def test_audit_entries_never_change(registry: Registry) -> None:
+    young, old = audit_entry(1), audit_entry(500, 2)
+    registry.put(young, old)
+    for entry in (young, old):
+        with pytest.raises(Conflict, match="stay as they are"):
+            registry.put(entry.model_copy(update={"status": 500}))
+    assert registry.find(AuditEntry, newest_first=True) == [young, old]
+
+
+def test_not_even_sql_changes_or_empties_the_audit(registry: Registry) -> None:
+    registry.put(audit_entry(1))
+    statements = ["UPDATE audit SET status = 500", "DELETE FROM audit"]
+    if registry._engine.dialect.name == "postgresql":
+        statements.append("TRUNCATE audit")
+    for statement in statements:
+        with pytest.raises(sa.exc.IntegrityError), registry._engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    assert [entry.status for entry in registry.find(AuditEntry)] == [202]
+
+
+def test_audit_entries_stay_for_400_days(registry: Registry) -> None:
+    young, old = audit_entry(399.9), audit_entry(400.1, 2)
+    registry.put(young, old)
+    with pytest.raises(Conflict, match="for their time"):
+        registry.delete(young)
+    with pytest.raises(Conflict, match="for their time"):
+        registry.delete_before(AuditEntry, datetime.now(UTC))
+    assert registry.delete_before(AuditEntry, datetime.now(UTC) - timedelta(400)) == 1
+    assert registry.find(AuditEntry) == [young]
+
+
+def test_figures_go_with_their_endpoint_and_replays_with_their_workspace(registry: Registry) -> None:
+    registry.put(WORKSPACE, ENDPOINT, MINUTE, REPLAY, AUDIT)
+    registry.delete(ENDPOINT)
+    assert registry.find(EndpointMinute) == []
+    registry.delete(WORKSPACE)
+    assert registry.find(Replay) == []
+    assert registry.find(AuditEntry) == [AUDIT]
+
+
+@pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.service)], indirect=True)
+def test_what_postgresql_cannot_keep_is_a_bad_request(registry: Registry) -> None:
+    registry.put(WORKSPACE)
+    for call in (lambda: registry.put(event(1, message="a\0b")), lambda: registry.find(Event, subject="\0")):
+        with pytest.raises(BadRequest, match="NUL"):
+            call()
 
 
 def test_nothing_to_do_is_fine(registry: Registry) -> None:
@@ -220,6 +397,15 @@ def test_sqlite_writes_ahead_and_checks_keys(tmp_path: Path) -> None:
     assert settings == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 5000}
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{folder}", "postgresql://u:secret@127.0.0.1:1/d"])
+def test_a_database_that_cannot_be_used_is_unavailable(url: str, tmp_path: Path) -> None:
+    registry = Registry(url.format(folder=tmp_path))  # a folder is no database
+    for call in (lambda: registry.find(Event), lambda: registry.put(EVENT), registry.take_turn):
+        with pytest.raises(Unavailable) as raised:
+            call()
+        assert str(raised.value) == "The registry cannot be used at the moment."
+
+
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "secret", "postgresql://u:secret@h:x/d"]
 )
@@ -229,6 +415,9 @@ def test_other_addresses_are_refused_without_being_repeated(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_postgresql_goes_by_its_third_driver() -> None:
-    url = _driver_url("postgresql://u:p@h/d?connect_timeout=3")
-    assert url.render_as_string(hide_password=False) == "postgresql+psycopg://u:p@h/d?connect_timeout=3"
+def test_postgresql_goes_by_its_third_driver_and_waits_for_nothing_for_ever() -> None:
+    url = driver_url("postgresql://u:p@h/d?connect_timeout=3")
+    assert (url.drivername, url.password, url.query["connect_timeout"]) == ("postgresql+psycopg", "p", "3")
+    assert "idle_in_transaction_session_timeout" in str(url.query["options"])
+    theirs = driver_url("postgresql://h/d?options=-c%20lock_timeout%3D1s")
+    assert theirs.query["options"] == "-c lock_timeout=1s -c timezone=UTC"

@@ -18,7 +18,7 @@ from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
 from app.store.sources import open_source
 from tests.conftest import ROOT
-from tests.store.conftest import Bucket
+from tests.s3 import Bucket
 from tests.store.faulting_proxy import Fault, FaultingProxy, Request
 from tests.store.imports import MIB, PREFIX, SIZES, bring, content, weights
 

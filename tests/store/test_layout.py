@@ -1,5 +1,6 @@
 import logging
 import os
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,13 @@ import pytest
 from app.core.errors import Conflict
 from app.store.layout import (
     MANIFEST,
+    LogObject,
     Manifest,
     ManifestFile,
     find_manifests,
+    log_hour,
+    log_prefix,
+    parse_log_name,
     publish_folder,
     read_manifest,
     version_prefix,
@@ -233,3 +238,30 @@ def test_find_looks_where_versions_lie(store: ObjectStore, folder: Path, caplog:
     store.write("models/m-3/BF16/manifest.json", text)  # a copy that still names m-1
     assert list(find_manifests(store)) == wanted
     assert "models/m-3/BF16/manifest.json" in caplog.text
+
+
+def test_a_piece_of_a_log_is_named_by_what_it_is() -> None:
+    piece = LogObject("ep-20260131093000-abcde", "20260131T09", "x1y2z3a4", 12)
+    assert piece.name == "logs/ep-20260131093000-abcde/20260131T09-x1y2z3a4-00012.log"
+    assert parse_log_name(piece.name) == piece
+    assert piece.name.startswith(log_prefix(piece.endpoint_id))
+    for other in (
+        "logs/",
+        "logs/ep-1/x.log",
+        "logs/ep-1/20260131T09-a.log",
+        "logs/a/b/20260131T09-a-0.log",
+        "models/m",
+    ):
+        assert parse_log_name(other) is None
+
+
+def test_hours_are_counted_in_utc() -> None:
+    moment = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
+    assert log_hour(moment) == log_hour(moment.astimezone(timezone(timedelta(hours=8)))) == "20260131T23"
+    assert log_hour(moment) < log_hour(moment + timedelta(minutes=1))
+
+
+def test_logs_belong_to_one_endpoint() -> None:
+    for endpoint_id in ("", "..", "a/b", "../models"):
+        with pytest.raises(ValueError, match="not a"):
+            log_prefix(endpoint_id)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.bench.s3_server import S3_KEY, S3_SECRET
 from app.core.model_specs import Source
+from app.local.ports import free_port
 from app.settings import Settings
 from app.store.folders import MAX_FILES, Folder, FolderFile, RefusedEntry, SourceChanged, StoreFolder
 from app.store.layout import publish_folder
@@ -14,7 +16,7 @@ from app.store.local_folder import LocalFolder
 from app.store.object_store import ObjectStore, StoreError, StoreUnavailable
 from app.store.objects import S3Folder
 from app.store.sources import open_source, own_prefix
-from tests.store.conftest import S3_KEY, S3_SECRET, Bucket, free_ports, set_s3_credentials
+from tests.s3 import Bucket, set_s3_credentials
 from tests.store.faulting_proxy import Fault, FaultingProxy
 from tests.store.imports import MODEL, PREFIX, put
 
@@ -157,7 +159,7 @@ def test_a_listing_that_does_not_end_is_given_up() -> None:
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     set_s3_credentials(monkeypatch)
-    source = Source(uri="s3://bucket/x", endpoint_url=f"http://127.0.0.1:{free_ports(1)[0]}")
+    source = Source(uri="s3://bucket/x", endpoint_url=f"http://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailable, match=r"^source: EndpointConnectionError, at 'x/'$"):
         open_source(source, Settings()).files()
 

@@ -13,16 +13,17 @@ SPEC = UnitSpec(
     kv_cache_bytes=None,
     threads=None,
 )
+PLACEMENT = {"ray_actor_options": {"num_cpus": 0.25}}
 
 
 def test_the_version_is_ours_and_not_made_up_at_each_deploy() -> None:
     for _ in range(2):
-        application = build(SPEC, version="abc", resources={"num_cpus": 0.25}, min_units=1, max_units=1)
+        application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=1)
         assert application._bound_deployment.version == "abc"
 
 
 def test_one_failed_start_is_enough_and_a_batch_is_never_cut_short() -> None:
-    application = build(SPEC, version="abc", resources={"num_cpus": 0.25}, min_units=1, max_units=1)
+    application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=1)
     config = application._bound_deployment._deployment_config
     assert config.max_constructor_retry_count == 1
     assert config.max_ongoing_requests >= SPEC.max_num_seqs
@@ -30,6 +31,6 @@ def test_one_failed_start_is_enough_and_a_batch_is_never_cut_short() -> None:
 
 
 def test_a_range_of_units_scales() -> None:
-    application = build(SPEC, version="abc", resources={"num_cpus": 0.25}, min_units=1, max_units=3)
+    application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=3)
     scaling = application._bound_deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)

@@ -5,6 +5,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
+import uuid
 from pathlib import Path
 
 import psutil
@@ -14,6 +17,7 @@ from app.core.errors import EngineStartError, UnitLost
 from app.router.stream import TokenListener
 from app.unit import engine_host
 from app.unit.engine import EngineDied
+from app.unit.engine_sockets import socket_folder
 from tests.unit.engines import WAIT_S, Caller, StartEngine, end_host, hosts_of, until_ended
 
 
@@ -134,3 +138,49 @@ async def test_two_units_at_once_start_one_host_also_in_a_home_with_a_long_path(
     end_host(own_run_dir)
     await until_ended(one.pid)  # engines do not outlive their host
     await until_ended(two.pid)
+
+
+def socket_folders(run_dir: Path) -> set[Path]:
+    return set(run_dir.glob("engines/*"))
+
+
+async def test_sockets_go_with_their_engine(start_engine: StartEngine, own_run_dir: Path) -> None:
+    engine = await start_engine(run_dir=own_run_dir)
+    (folder,) = socket_folders(own_run_dir)
+    (folder / "left").touch()
+    engine.close()
+    await until_ended(engine.pid)
+    assert not socket_folders(own_run_dir)
+
+
+async def test_sockets_of_a_killed_engine_go_with_the_next_start(start_engine: StartEngine, own_run_dir: Path) -> None:
+    stays = await start_engine(run_dir=own_run_dir)
+    kept = socket_folders(own_run_dir)
+    engine = await start_engine(run_dir=own_run_dir)
+    (left,) = socket_folders(own_run_dir) - kept
+    (left / "left").touch()
+    os.kill(engine.pid, signal.SIGKILL)
+    await until_ended(engine.pid)
+    assert (left / "left").exists()
+    await start_engine(run_dir=own_run_dir)
+    assert not left.exists()
+    assert kept < socket_folders(own_run_dir)
+
+    (host,) = hosts_of(own_run_dir)
+    host.kill()
+    await until_ended(host.pid)
+    await until_ended(stays.pid)
+    (own_run_dir / "engines" / "1").mkdir()  # a process that lives, though it is none of ours
+    await start_engine(run_dir=own_run_dir)
+    assert len(socket_folders(own_run_dir)) == 1
+
+
+def test_a_socket_folder_has_a_short_name_for_other_processes_too(tmp_path: Path) -> None:
+    run_dir = tmp_path / ("long-" * 20)
+    with socket_folder(run_dir) as folder:
+        assert len(f"{folder}/{uuid.uuid4()}") < 107
+        program = f"import socket; socket.socket(socket.AF_UNIX).bind({folder + '/name'!r})"
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=WAIT_S)
+        (there,) = run_dir.rglob("name")
+        assert there.is_socket()
+    assert not socket_folders(run_dir)

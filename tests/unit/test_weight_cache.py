@@ -178,6 +178,19 @@ def test_weights_that_were_never_published_do_not_exist(near: FileStore, cache: 
         fetch(near, version_prefix("m-2", "BF16"), cache)
 
 
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_weights_are_those_that_were_named(request: pytest.FixtureRequest, where: str, cache: Path) -> None:
+    store: FileStore = request.getfixturevalue(where)
+    named = read_manifest(store, PREFIX)
+    assert named
+    assert fetch_once(store, cache, digest=named.digest)
+    other = named.model_copy(update={"files": named.files[:1]})
+    store.write(PREFIX + MANIFEST, other.model_dump_json().encode())
+    with pytest.raises(EngineStartError, match="the weights changed since this revision was made"):
+        fetch(store, PREFIX, cache, digest=named.digest)
+    assert fetch_once(store, cache, digest=other.digest)
+
+
 def test_a_broken_manifest_is_a_reason(near: FileStore, cache: Path) -> None:
     near.write(PREFIX + MANIFEST, b"{")
     with pytest.raises(EngineStartError, match=r"manifest\.json"):
@@ -573,7 +586,7 @@ def test_a_wait_ends_with_what_is_known(
     far: FarStore, gated: Gated, fetch_gated: Callable[[str], Any], cache: Path
 ) -> None:
     coming = fetch_gated(PREFIX)
-    with pytest.raises(EngineStartError, match=r"fetching the same weights for 0 s; 0\.0 MiB of 0\.1 MiB is here"):
+    with pytest.raises(EngineStartError, match=r"fetching the same weights for 0 s; 0\.0 of 0\.1 MiB is here"):
         fetch(far, PREFIX, cache, wait_s=0.2)
     gated.allowed.set()
     assert content(coming.result(WAIT_S).folder) == FILES
@@ -599,10 +612,24 @@ def test_progress_is_there_to_be_read(
     digest = far.publish("m-1", FILES).digest
     assert progress(cache, digest) is None
     coming = fetch_gated(PREFIX)
-    assert progress(cache, digest) == Progress(done_bytes=0, total_bytes=total)
+    assert progress(cache, digest) == Progress(done_bytes=0, total_bytes=total, fetching=True)
     gated.allowed.set()
     coming.result(WAIT_S).close()
-    assert progress(cache, digest) == Progress(done_bytes=total, total_bytes=total)
+    assert progress(cache, digest) == Progress(done_bytes=total, total_bytes=total, fetching=True)
+
+
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_progress_tells_checking_from_fetching(
+    request: pytest.FixtureRequest, where: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: FileStore = request.getfixturevalue(where)
+    manifest = read_manifest(store, PREFIX)
+    assert manifest
+    fetch_once(store, cache)
+    seen: list[Progress | None] = []
+    monkeypatch.setattr(weight_cache_entry.Checks, "problem", lambda *_: seen.append(progress(cache, manifest.digest)))
+    fetch_once(store, cache)
+    assert [there and there.fetching for there in seen] == [False] * len(FILES)
 
 
 def test_progress_grows(far: FarStore, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -620,8 +647,9 @@ def test_progress_grows(far: FarStore, cache: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_progress_is_said_in_units_people_read() -> None:
-    assert str(Progress(done_bytes=12 << 30, total_bytes=130 << 30)) == "12.0 GiB of 130.0 GiB"
-    assert str(Progress(done_bytes=1 << 20, total_bytes=1 << 30)) == "1.0 MiB of 1.0 GiB"
+    assert str(Progress(done_bytes=12 << 30, total_bytes=130 << 30)) == "12.0 of 130.0 GiB"
+    assert str(Progress(done_bytes=1 << 20, total_bytes=5 << 20)) == "1.0 of 5.0 MiB"
+    assert str(Progress(done_bytes=1 << 29, total_bytes=1 << 30)) == "0.5 of 1.0 GiB"
 
 
 def test_closing_twice_is_fine_and_frees(far: FarStore, cache: Path) -> None:

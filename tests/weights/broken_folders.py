@@ -237,7 +237,8 @@ CONFIGS = [
     Broken(
         "no tokenizer",
         remove("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
-        {"tokenizer_unloadable", "chat_template_missing"},
+        {"tokenizer_unloadable"},
+        {"chat_template_missing"},
     ),
     Broken("a huge tokenizer", write("vocab.txt", bytes(65 << 20)), {"tokenizer_unloadable"}, file="vocab.txt"),
     Broken(

@@ -194,6 +194,21 @@ def test_a_file_that_is_cut_off(tmp_path: Path):
     refusal(path)
 
 
+@pytest.mark.parametrize("bloated", ["data.pkl", "a tensor"])
+def test_an_archive_that_unpacks_to_more_than_it_is_has_no_effect(tmp_path: Path, bloated: str):
+    """torch compresses nothing, so what is compressed is somebody's trap."""
+    plain = save(tmp_path / "plain.bin", {"a": torch.zeros(32 * MIB, dtype=torch.uint8)})
+    trap = tmp_path / "trap.bin"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(trap, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith(bloated):
+                content = b"\x80\x02]" + b"N0" * (32 * MIB)
+            target.writestr(name, content)
+    assert trap.stat().st_size < MIB
+    refusal(trap, memory_bytes=512 * MIB)
+
+
 def test_tensors_beyond_the_end_of_the_file(tmp_path: Path):
     path = save(tmp_path / "w.bin", {"a": torch.ones(4)})
     with zipfile.ZipFile(path) as archive:

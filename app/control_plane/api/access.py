@@ -1,14 +1,49 @@
-"""Who calls the control API."""
+"""Who calls the control API. Every request is refused unless its key is known; what it may do depends on the role."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.control_plane.platform import Platform
-from app.core.errors import Forbidden, Unauthorized
-from app.core.keys import hash_key, well_formed
+from app.control_plane.services.actor import Act, acting
+from app.control_plane.services.keys import Keys
+from app.core.errors import BadRequest, Forbidden, NotFound
+from app.core.keys import covers, is_admin, is_platform_admin
 from app.core.records import ApiKey
+from app.web import header, request_id
+
+OPEN_PATHS = {"/openapi.json"}
+"""What strangers may read."""
+PATH_LIMIT = 1024
+"""Characters."""
+
+
+class Authenticated:
+    """ASGI middleware: finds out who calls before anything else is looked at, and that is who acts from here on."""
+
+    def __init__(self, app: ASGIApp, keys: Keys):
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _route_path(scope) in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        caller = await run_in_threadpool(self._keys.caller, header(scope, "authorization"))
+        if len(scope["path"]) > PATH_LIMIT:
+            raise NotFound("There is nothing at an address of this length.")  # errors repeat what was not found
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            raise BadRequest("The address must not contain a NUL character.")  # PostgreSQL has no place for one
+        scope["state"]["caller"] = caller
+        with acting(Act(caller.workspace, caller.id, request_id(scope))):
+            await self._app(scope, receive, send)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path without the prefix that Serve put this application under."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def platform_of(request: Request) -> Platform:
@@ -20,26 +55,47 @@ def platform_of(request: Request) -> Platform:
 PlatformDep = Annotated[Platform, Depends(platform_of)]
 
 
-def developer(request: Request, platform: PlatformDep) -> ApiKey:
-    """The caller's key. Raises Unauthorized, and Forbidden for a key that may only call endpoints."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthorized("No API key: send the header 'Authorization: Bearer mu-...'.", code="missing_api_key")
-    found = platform.registry.find(ApiKey, hash=hash_key(key)) if well_formed(key) else []
-    if not found or (found[0].expires_at is not None and found[0].expires_at <= datetime.now(UTC)):
-        raise Unauthorized("This API key is not valid: unknown, revoked or expired.")
-    if found[0].role == "inference":
+def developer(request: Request) -> ApiKey:
+    """The caller's key.
+
+    Raises Forbidden for a key that may only call endpoints, and NotFound for an `endpoint_id` outside the key's list.
+    """
+    caller: ApiKey = request.state.caller
+    if caller.role == "inference":
         raise Forbidden("This key may call endpoints only; the control API needs role developer or admin.")
-    return found[0]
-
-
-def admin(caller: Annotated[ApiKey, Depends(developer)]) -> ApiKey:
-    """The caller's key, which must be an admin's. Raises Forbidden."""
-    if caller.role != "admin":
-        raise Forbidden("This needs a key with role admin.")
+    endpoint_id = request.path_params.get("endpoint_id")
+    if endpoint_id is not None and not covers(caller, endpoint_id):
+        raise NotFound(f"There is no endpoint {endpoint_id}.")  # in the words for one that does not exist
     return caller
 
 
 Developer = Annotated[ApiKey, Depends(developer)]
+
+
+def creator(caller: Developer) -> ApiKey:
+    """The caller's key, which must not be limited to some endpoints: it could not see what it makes.
+
+    Raises Forbidden.
+    """
+    if caller.endpoints is not None:
+        raise Forbidden("This key is for some endpoints only: it cannot make others.")
+    return caller
+
+
+def admin(caller: Developer) -> ApiKey:
+    """The caller's key, which must be that of an admin of the whole workspace. Raises Forbidden."""
+    if not is_admin(caller):
+        raise Forbidden("This needs a key with role admin that is not limited to some endpoints.")
+    return caller
+
+
+def platform_admin(caller: Developer) -> ApiKey:
+    """The caller's key, which must be that of an admin of the first workspace. Raises Forbidden."""
+    if not is_platform_admin(caller):
+        raise Forbidden("This needs a key with role admin of the workspace default.")
+    return caller
+
+
+Creator = Annotated[ApiKey, Depends(creator)]
 Admin = Annotated[ApiKey, Depends(admin)]
+PlatformAdmin = Annotated[ApiKey, Depends(platform_admin)]

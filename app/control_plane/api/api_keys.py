@@ -2,16 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
 from app.control_plane.api.pages import PageDep, confirmed
+from app.core.moments import UtcMoment
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
-
-TAKEN_TIMEOUT_S = 1.0
-"""How long an answer waits for the routers to know."""
+from app.core.texts import Line
 
 router = APIRouter(prefix="/v1/api-keys", tags=["api keys"])
 
@@ -19,27 +18,39 @@ router = APIRouter(prefix="/v1/api-keys", tags=["api keys"])
 class NewKey(Spec):
     """What to issue."""
 
-    description: Annotated[str, Field(max_length=100)] = ""
+    description: Annotated[Line, Field(max_length=100)] = ""
     role: Role = "inference"
+    endpoints: Annotated[list[Line], Field(min_length=1, max_length=100)] | None = None
+    """The only endpoints it may see and call, by ID or name; null: all of the workspace's."""
+    member: Annotated[Line, Field(max_length=128)] | None = None
+    """The member it is for, by ID or name: it can do no more than they, and ends with them."""
+    expires_at: UtcMoment | None = None
 
 
-def _show(key: ApiKey) -> dict[str, Any]:
+def show(key: ApiKey) -> dict[str, Any]:
+    """A key as the API gives it: never the key itself."""
     return {"object": "api_key", **key.model_dump(mode="json", exclude={"workspace", "hash"})}
 
 
 @router.post("", status_code=201)
-def issue(new: NewKey, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
+def issue(new: Annotated[NewKey, Body()], caller: Admin, platform: PlatformDep) -> dict[str, Any]:
     """Issue a key. `key` is in this answer and nowhere else, ever."""
-    record, key = platform.keys.issue(caller.workspace, new.role, new.description)
-    platform.tables.publish()
-    platform.tables.wait_until_taken(TAKEN_TIMEOUT_S)
-    return {**_show(record), "key": key}
+    record, key = platform.keys.issue(
+        caller.workspace, new.role, new.description, new.endpoints, new.member, new.expires_at
+    )
+    return {**show(record), "key": key}
 
 
 @router.get("")
 def find(caller: Admin, platform: PlatformDep, page: PageDep) -> dict[str, Any]:
-    """The workspace's keys, without the keys themselves."""
-    return page.of(platform.keys.find(caller.workspace), _show)
+    """The workspace's keys, oldest first, without the keys themselves."""
+    return page.of(platform.keys.find(caller.workspace), show)
+
+
+@router.get("/{key_id}")
+def get(key_id: str, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
+    """One key, without the key itself."""
+    return show(platform.keys.get(caller.workspace, key_id))
 
 
 @router.delete("/{key_id}", status_code=204)
@@ -49,5 +60,3 @@ def revoke(
     """Revoke a key: every router refuses it within a second."""
     confirmed(confirm)
     platform.keys.revoke(caller.workspace, key_id)
-    platform.tables.publish()
-    platform.tables.wait_until_taken(TAKEN_TIMEOUT_S)

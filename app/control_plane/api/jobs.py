@@ -3,12 +3,18 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
 
 from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.idempotency import OnceDep
+from app.control_plane.api.log_stream import LogStream
 from app.control_plane.api.pages import PageDep, confirmed
+from app.core.job_logs import JobLine
 from app.core.names import ModelName
 from app.core.records import Job, JobState, JobType
 from app.core.specs import Spec
+from app.core.texts import Line
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -17,7 +23,7 @@ class JobSpec(Spec):
     """A job that people ask for."""
 
     type: Literal["validate"]
-    model: str
+    model: Annotated[Line, Field(min_length=1, max_length=128)]
     """A model's ID or name."""
     name: ModelName | None = None
 
@@ -29,9 +35,14 @@ def show(job: Job) -> dict[str, Any]:
 
 
 @router.post("", status_code=202)
-def create(spec: Annotated[JobSpec, Body()], caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def create(spec: Annotated[JobSpec, Body()], caller: Developer, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
     """Start a job."""
-    return show(platform.models.revalidate(caller.workspace, spec.model, spec.name or ""))
+    job = once.make(
+        spec,
+        lambda proof: platform.models.revalidate(caller.workspace, spec.model, spec.name or "", proof),
+        lambda job_id: platform.jobs.get(caller.workspace, job_id),
+    )
+    return show(job)
 
 
 @router.get("")
@@ -52,6 +63,39 @@ def find(
 def get(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
     """One job."""
     return show(platform.jobs.get(caller.workspace, job_id))
+
+
+@router.get(
+    "/{job_id}/logs", response_model=None, responses={200: {"content": {"application/json": {}, "text/plain": {}}}}
+)
+def logs(
+    job_id: str,
+    caller: Developer,
+    platform: PlatformDep,
+    page: PageDep,
+    search: Annotated[Line, Query(max_length=256)] = "",
+    download: bool = False,
+    follow: bool = False,
+) -> Response:
+    """What a job wrote, of a long log the last 4 MiB; where there is nothing, `note` says why.
+
+    `search` finds lines that contain it, whatever the case. `download=true` gives the lines as one text, `follow=true`
+    that and whatever comes until the job has ended; now and then an empty line shows that the connection lives.
+    """
+    job = platform.jobs.get(caller.workspace, job_id)
+    if follow:
+        headers = {"cache-control": "no-store"}
+        return LogStream(platform.job_logs.follow(job, search), platform.logs.streams, headers)
+    found = platform.job_logs.read(job).matching(search)
+    if download:
+        headers = {"content-disposition": f'attachment; filename="{job.id}.log"'}
+        text = "".join(f"{line.text}\n" for line in found.lines)
+        return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
+    return JSONResponse(page.of(found.lines, _show_line, lambda line: str(line.number)) | {"note": found.note})
+
+
+def _show_line(line: JobLine) -> dict[str, Any]:
+    return {"object": "log_line", "id": str(line.number), "message": line.text}
 
 
 @router.post("/{job_id}:stop", status_code=202)

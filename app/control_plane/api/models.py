@@ -4,14 +4,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 
+from app.catalog.wishes import complete
 from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.jobs import show as show_job
 from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.platform import Platform
+from app.core.capabilities import together
 from app.core.errors import InvalidField
+from app.core.keys import covers, is_platform_admin
 from app.core.model_specs import ModelSpec
-from app.core.records import Model, Version
+from app.core.records import ApiKey, Endpoint, Job, Model, Version
 from app.core.source_rules import check_source
 from app.store.sources import own_prefix
+
+JOBS_SHOWN = 20
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -23,23 +30,60 @@ def _show(model: Model) -> dict[str, Any]:
         **model.model_dump(mode="json", exclude={"workspace", "spec", "findings"}),
         "source": spec.get("source"),
         "precision": spec.get("precision"),
+        "parameters": model.facts.parameters,
         "mode": spec.get("mode"),
         "findings": [found.model_dump() for found in model.findings],
     }
 
 
-def _show_version(version: Version) -> dict[str, Any]:
-    return {"object": "version", **version.model_dump(mode="json", exclude={"prefix"})}
+def _show_version(model: Model, version: Version, platform: Platform) -> dict[str, Any]:
+    return {
+        "object": "version",
+        **version.model_dump(mode="json", exclude={"prefix"}),
+        "supports": platform.models.supports(model, version).model_dump(mode="json"),
+    }
+
+
+def _show_page(model: Model, caller: ApiKey, platform: Platform) -> dict[str, Any]:
+    """With what people ask before they use or remove it: versions, what it is for, who has used it and who does."""
+    versions = platform.models.versions(model)
+    shown = _show(model)
+    return {
+        **shown,
+        "precision": shown["precision"] or next((version.precision for version in versions), None),
+        "supports": together(platform.models.supports(model, version) for version in versions).model_dump(mode="json"),
+        "versions": [_show_version(model, version, platform) for version in versions],
+        "jobs": [_show_run(job) for job in reversed(platform.jobs.of_model(model.id)[-JOBS_SHOWN:])],
+        "endpoints": [_show_user(user) for user in platform.models.endpoints(model) if covers(caller, user.id)],
+    }
+
+
+def _show_run(job: Job) -> dict[str, Any]:
+    return job.model_dump(mode="json", include={"id", "type", "name", "state", "reason", "created_at", "finished_at"})
+
+
+def _show_user(endpoint: Endpoint) -> dict[str, Any]:
+    spec = endpoint.spec
+    return {"id": endpoint.id, "name": spec.name, "precision": spec.precision, "state": endpoint.state}
 
 
 @router.post("", status_code=202)
-def create(spec: Annotated[ModelSpec, Body()], caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def create(
+    spec: Annotated[ModelSpec, Body()], caller: Developer, platform: PlatformDep, once: OnceDep
+) -> dict[str, Any]:
     """Bring weights: they are validated, copied, and become a model, whatever the folder contains."""
     if spec.source:
-        check_source(spec.source, admin=caller.role == "admin", settings=platform.settings)
-        if spec.mode == "reference" and own_prefix(spec.source, platform.settings) is None:
+        check_source(spec.source, admin=is_platform_admin(caller), settings=platform.settings)
+    if spec.mode == "reference":
+        source = complete(spec, platform.catalog).source
+        if source is None or own_prefix(source, platform.settings) is None:
             raise InvalidField("mode reference needs a source in the platform's own object store.", "mode")
-    return _show(platform.models.create(caller.workspace, spec))
+    model = once.make(
+        spec,
+        lambda proof: platform.models.create(caller.workspace, spec, proof),
+        lambda model_id: platform.models.get(caller.workspace, model_id),
+    )
+    return _show(model)
 
 
 @router.get("")
@@ -50,8 +94,8 @@ def find(caller: Developer, platform: PlatformDep, page: PageDep) -> dict[str, A
 
 @router.get("/{model_id}")
 def get(model_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
-    """One model, by ID or name."""
-    return _show(platform.models.get(caller.workspace, model_id))
+    """One model, by ID or name: with its versions, its last jobs, newest first, and the endpoints that name it."""
+    return _show_page(platform.models.get(caller.workspace, model_id), caller, platform)
 
 
 @router.post("/{model_id}:retry", status_code=202)
@@ -79,4 +123,5 @@ def jobs(model_id: str, caller: Developer, platform: PlatformDep, page: PageDep)
 @router.get("/{model_id}/versions")
 def versions(model_id: str, caller: Developer, platform: PlatformDep, page: PageDep) -> dict[str, Any]:
     """The precisions of a model."""
-    return page.of(platform.models.versions(platform.models.get(caller.workspace, model_id)), _show_version)
+    model = platform.models.get(caller.workspace, model_id)
+    return page.of(platform.models.versions(model), lambda version: _show_version(model, version, platform))

@@ -33,14 +33,38 @@ class Page:
         if self._token is not None:
             start = next((i + 1 for i, item in enumerate(items) if id_of(item) == self._token), -1)
             if start < 0:
-                raise InvalidField("page_token is not one that this list gave out.", "page_token")
-        shown = items[start : start + self._size]
-        more = start + self._size < len(items)
+                raise unknown_token()
+        return self._body(items[start:], show, id_of)
+
+    def read(
+        self, find: Callable[..., Sequence[T]], show: Callable[[T], dict[str, Any]], **arguments: Any
+    ) -> dict[str, Any]:
+        """The list body, read no further than it goes: `find` takes `after` and `limit` as Registry.find does.
+
+        Raises InvalidField for a token that names nothing.
+        """
+        try:
+            items = find(**arguments, after=self._token, limit=self._size + 1)
+        except ValueError:
+            if self._token is None:
+                raise
+            raise unknown_token() from None
+        return self._body(items, show, attrgetter("id"))
+
+    def _body(
+        self, rest: Sequence[T], show: Callable[[T], dict[str, Any]], id_of: Callable[[T], str]
+    ) -> dict[str, Any]:
+        shown = rest[: self._size]
         return {
             "object": "list",
             "data": [show(item) for item in shown],
-            "next_page_token": id_of(shown[-1]) if more else None,
+            "next_page_token": id_of(shown[-1]) if len(rest) > self._size else None,
         }
+
+
+def unknown_token() -> InvalidField:
+    """What to raise for a token that names nothing."""
+    return InvalidField("page_token is not one that this list gave out.", "page_token")
 
 
 PageDep = Annotated[Page, Depends()]

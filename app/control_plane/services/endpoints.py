@@ -1,97 +1,315 @@
 """Endpoints: the wishes. Carrying them out is the reconciler's work."""
 
 import threading
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
 from app.control_plane.services.events import event
+from app.control_plane.services.idempotency import Proof, no_proof
+from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
-from app.core.errors import Conflict, InvalidField, NotFound
+from app.control_plane.services.unit_specs import UnitSpecs
+from app.core.errors import Conflict, NotFound, NotReady, PlatformError
+from app.core.etags import etag_of, require_match
 from app.core.names import new_id
-from app.core.records import DEFAULT_WORKSPACE, Endpoint, ManagedBy
-from app.core.specs import MACHINE_TYPES, EndpointSpec
+from app.core.patches import Effect, changed_fields, concerns, effect_of, patched
+from app.core.records import DEFAULT_WORKSPACE, Endpoint, ManagedBy, Model
+from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec
+from app.core.wishes import Machine, respecified, resting, running
 from app.store.database import Registry
+
+PLACED_BY = ("model", "precision", "machine_type", "max_model_len", "engine", "scale")
+"""Fields that may call for another machine type, or for more units of it."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a PATCH did."""
+
+    endpoint: Endpoint
+    effect: Effect
+    reason: str
 
 
 class Endpoints:
-    """The endpoints of all workspaces. Every change ends with `changed()`, which wakes the reconciler."""
+    """The endpoints of all workspaces. Every change ends with `changed()`, which wakes the reconciler.
 
-    def __init__(self, registry: Registry, models: Models, lock: threading.RLock, changed: Callable[[], None]):
+    What a serve config declares changes there: whatever else would change it raises Conflict.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        models: Models,
+        machines: Machines,
+        units: UnitSpecs,
+        lock: threading.RLock,
+        changed: Callable[[], None],
+        now: Callable[[], datetime],
+    ):
         self._registry = registry
         self._models = models
+        self._machines = machines
+        self._units = units
         self._lock = lock
         self._changed = changed
+        self._now = now
 
-    def create(self, workspace: str, spec: EndpointSpec) -> Endpoint:
-        """Record the wish for an endpoint. Raises NotFound (model), Conflict (name taken), InvalidField."""
-        check_machine_type(spec)
+    def create(self, workspace: str, spec: EndpointSpec, proof: Proof = no_proof) -> Endpoint:
+        """Record the wish for an endpoint; its model may still be preparing.
+
+        Raises NotFound (model), Conflict (name taken, quota, a model that failed), InvalidField.
+        """
         self._models.adopt()
-        self._models.version(workspace, spec.model, spec.precision)
-        with self._lock:
-            if self._named(workspace, spec.name):
-                raise Conflict(f"There is an endpoint named {spec.name} already.", "name")
-            endpoint = self._add(workspace, spec, "api")
+        with self._lock:  # from here on the endpoint holds the model
+            self._require_model(workspace, spec)
+            self._require_free(workspace, spec.name)
+            machine = self._place(workspace, spec)
+            endpoint = self._add(workspace, spec, machine, "api", proof)
         self._changed()
         return endpoint
 
-    def find(self, workspace: str) -> list[Endpoint]:
-        """A workspace's endpoints, oldest first."""
-        return self._registry.find(Endpoint, workspace=workspace)
+    def find(
+        self,
+        workspace: str,
+        *,
+        model: str | None = None,
+        name: str | None = None,
+        deleted: bool = False,
+        after: str | None = None,
+        limit: int | None = None,
+        **equals: Any,
+    ) -> list[Endpoint]:
+        """A workspace's endpoints, oldest first; or those that are deleted and can be restored.
 
-    def get(self, workspace: str, endpoint_id: str) -> Endpoint:
-        """One endpoint. Raises NotFound."""
+        `model`: by ID or name; `after`, `limit` and `equals` are as for Registry.find. Raises ValueError as that does.
+        """
+        if not deleted:
+            equals["deleted_at"] = None
+        if model is None and name is None and not deleted:
+            return self._registry.find(Endpoint, workspace=workspace, after=after, limit=limit, **equals)
+        models = self._spellings(workspace, model) if model else ()
+        found = [
+            endpoint
+            for endpoint in self._registry.find(Endpoint, workspace=workspace, **equals)
+            if (endpoint.deleted_at is not None) is deleted
+            and (model is None or endpoint.spec.model in models)
+            and (name is None or endpoint.spec.name == name)
+        ]
+        start = [endpoint.id for endpoint in found].index(after) + 1 if after is not None else 0
+        return found[start:][:limit]
+
+    def get(self, workspace: str, endpoint_id: str, *, deleted: bool = False) -> Endpoint:
+        """One endpoint; with `deleted` also one that is deleted and can be restored. Raises NotFound."""
         endpoint = self._registry.get(Endpoint, endpoint_id)
-        if endpoint is None or endpoint.workspace != workspace:
+        if endpoint is None or endpoint.workspace != workspace or (endpoint.deleted_at and not deleted):
             raise NotFound(f"There is no endpoint {endpoint_id}.")
         return endpoint
 
-    def delete(self, workspace: str, endpoint_id: str) -> Endpoint:
-        """Wish it away. Raises NotFound, and Conflict for what a serve config declares."""
+    def patch(
+        self, workspace: str, endpoint_id: str, changes: Mapping[str, Any], if_match: str | None = None
+    ) -> Change:
+        """Change the fields that are named. Raises NotFound, Conflict, InvalidField."""
+        if {"model", "precision"} & changes.keys():
+            self._models.adopt()
+        with self._lock:
+            before = self._changeable(workspace, endpoint_id, if_match)
+            if before.state == "deleting":
+                raise Conflict("This endpoint is deleting; restore it first.")
+            spec = patched(before.spec, changes)
+            fields = changed_fields(before.spec, spec)
+            if not fields:
+                return Change(before, "none", "it is so already")
+            if spec.name != before.spec.name:
+                self._require_free(workspace, spec.name)
+            if concerns(fields, "model", "precision"):
+                self._require_model(workspace, spec)
+            machine = (before.machine_type, before.placement)
+            if concerns(fields, *PLACED_BY):
+                machine = self._place(workspace, spec, before)
+            after = respecified(before, spec, machine, self._now())
+            restarts = self._revision(before) != self._revision(after)
+            effect, reason = effect_of(fields, stopped=after.state == "stopped", restarts=restarts)
+            note = event(workspace, before.id, "changed", f"{', '.join(fields)}: {effect} ({reason})")
+            self._registry.put(after, note)
+        self._changed()
+        return Change(after, effect, reason)
+
+    def stop(self, workspace: str, endpoint_id: str, if_match: str | None = None) -> Endpoint:
+        """Drain and remove its units; the record stays. Raises NotFound, Conflict. Done already: nothing happens."""
+        with self._lock:
+            endpoint = self._changeable(workspace, endpoint_id, if_match)
+            if endpoint.state == "deleting":
+                raise Conflict("This endpoint is deleting.")
+            if endpoint.state != "stopped":
+                endpoint = self.rest(endpoint, "stopped", "stopped by a caller")
+        return endpoint
+
+    def start(self, workspace: str, endpoint_id: str, if_match: str | None = None) -> Endpoint:
+        """Serve again. Raises NotFound, Conflict, InvalidField. One that is not stopped stays as it is.
+
+        Also for an endpoint that a serve config declares: that it runs is what the file says.
+        """
         with self._lock:
             endpoint = self.get(workspace, endpoint_id)
-            if endpoint.managed_by == "serve_config":
-                raise Conflict("This endpoint is declared in the serve config: remove it there and run 'serve deploy'.")
-            endpoint = self._remove(endpoint)
+            require_match(if_match, etag_of(endpoint))
+            if endpoint.state == "deleting":
+                raise Conflict("This endpoint is deleting; restore it.")
+            if endpoint.state == "stopped":
+                machine = self._place(workspace, endpoint.spec, endpoint)
+                endpoint = self._run(endpoint, endpoint.spec, machine, "started", "started by a caller")
         self._changed()
         return endpoint
 
+    def delete(self, workspace: str, endpoint_id: str, if_match: str | None = None) -> Endpoint:
+        """Wish it away; it can be restored for a while. Raises NotFound, Conflict. Done already: nothing happens."""
+        with self._lock:
+            endpoint = self._changeable(workspace, endpoint_id, if_match)
+            if endpoint.state != "deleting":
+                endpoint = self.rest(endpoint, "deleting", "its units drain and stop")
+        return endpoint
+
+    def restore(self, workspace: str, endpoint_id: str) -> Endpoint:
+        """Bring back what was deleted, with its ID, settings and keys. Raises NotFound, Conflict, InvalidField."""
+        with self._lock:
+            endpoint = self.get(workspace, endpoint_id, deleted=True)
+            _require_ours(endpoint)
+            if endpoint.state != "deleting":
+                raise Conflict(f"This endpoint is {endpoint.state}; only a deleted one can be restored.")
+            self._require_free(workspace, endpoint.spec.name)
+            machine = self._place(workspace, endpoint.spec, endpoint)
+            endpoint = self._run(endpoint, endpoint.spec, machine, "restored", "it is deployed again")
+        self._changed()
+        return endpoint
+
+    def rest(self, endpoint: Endpoint, state: Literal["stopped", "deleting"], reason: str) -> Endpoint:
+        """Have its units drained and removed, whoever wishes that. Call it with the lock held."""
+        rests = resting(endpoint, state, reason, self._now())
+        self._registry.put(rests, event(endpoint.workspace, endpoint.id, state, reason))
+        self._changed()
+        return rests
+
     def declare(self, specs: Iterable[EndpointSpec]) -> None:
-        """Make the endpoints of the serve config exactly these: add, change or remove, and leave the rest alone."""
+        """Make the endpoints of the serve config exactly these: add, change or remove, and leave the rest alone.
+
+        One that was removed and comes back under its name while it can be restored is the same endpoint again.
+        """
         wanted = {spec.name: spec for spec in specs}
         with self._lock:
-            for endpoint in self.find(DEFAULT_WORKSPACE):
-                spec = wanted.pop(endpoint.spec.name, None) if endpoint.state != "deleting" else None
+            everything = self._registry.find(Endpoint, workspace=DEFAULT_WORKSPACE)
+            gone = {e.spec.name: e for e in everything if e.state == "deleting" and e.managed_by == "serve_config"}
+            for endpoint in everything:
+                if endpoint.state == "deleting":
+                    continue
+                spec = wanted.pop(endpoint.spec.name, None)
                 if endpoint.managed_by == "api":
                     if spec:
                         reason = f"the serve config declares {spec.name}, which exists already; rename one of them"
                         self._registry.put(event(DEFAULT_WORKSPACE, endpoint.id, "conflict", reason))
-                elif spec is None and endpoint.state != "deleting":
-                    self._remove(endpoint)
-                elif spec is not None and spec != endpoint.spec:
-                    update = {"spec": spec, "generation": endpoint.generation + 1}
-                    note = event(DEFAULT_WORKSPACE, endpoint.id, "changed", "changed in the serve config")
-                    self._registry.put(endpoint.model_copy(update=update), note)
-            for spec in wanted.values():
-                self._add(DEFAULT_WORKSPACE, spec, "serve_config")
+                elif spec is None:
+                    self.rest(endpoint, "deleting", "removed from the serve config; its units drain and stop")
+                elif spec != endpoint.spec:
+                    self._declare_anew(endpoint, spec, "changed", "changed in the serve config")
+            for name, spec in wanted.items():
+                if name in gone:
+                    self._declare_anew(gone[name], spec, "restored", "the serve config declares it again")
+                else:
+                    self._add(DEFAULT_WORKSPACE, spec, self._place_declared(spec), "serve_config", no_proof)
         self._changed()
 
-    def _named(self, workspace: str, name: str) -> bool:
-        return any(e.spec.name == name and e.state != "deleting" for e in self.find(workspace))
+    def _declare_anew(self, endpoint: Endpoint, spec: EndpointSpec, kind: str, message: str) -> None:
+        machine = self._place_declared(spec, endpoint)
+        if endpoint.state in ("stopped", "deleting"):
+            self._run(endpoint, spec, machine, kind, message)
+            return
+        after = respecified(endpoint, spec, machine, self._now())
+        self._registry.put(after, event(DEFAULT_WORKSPACE, endpoint.id, kind, message))
 
-    def _add(self, workspace: str, spec: EndpointSpec, managed_by: ManagedBy) -> Endpoint:
-        now = datetime.now(UTC)
-        endpoint = Endpoint(id=new_id("ep", now), created_at=now, workspace=workspace, spec=spec, managed_by=managed_by)
-        self._registry.put(endpoint, event(workspace, endpoint.id, "created", f"created as {spec.name}"))
+    def _place(self, workspace: str, spec: EndpointSpec, current: Endpoint | None = None) -> Machine:
+        """The machine type for a spec, and why that one where the platform chose; `current`: the endpoint as it is.
+
+        Raises InvalidField for a machine type that there is not or that cannot serve this, Conflict for the quota.
+        """
+        bound = current is None or current.managed_by == "api"
+        return self._machines.place(workspace, spec, self._model(workspace, spec), current, bound=bound)
+
+    def _place_declared(self, spec: EndpointSpec, current: Endpoint | None = None) -> Machine:
+        """Like _place, but what a file declares is recorded even so: the endpoint's reason then says what is wrong.
+
+        Whoever writes the file also sets the quotas: they hold for what is asked for over the API.
+        """
+        try:
+            model = self._model(DEFAULT_WORKSPACE, spec)
+            return self._machines.place(DEFAULT_WORKSPACE, spec, model, current, bound=False)
+        except PlatformError:
+            return spec.machine_type or DEFAULT_MACHINE_TYPE, ""
+
+    def _require_model(self, workspace: str, spec: EndpointSpec) -> None:
+        """Raises NotFound, and Conflict for a model that failed or goes away; one that is being made is waited for."""
+        with suppress(NotReady):
+            self._models.version(workspace, spec.model, spec.precision)
+
+    def _model(self, workspace: str, spec: EndpointSpec) -> Model | None:
+        with suppress(NotFound):  # in a serve config it may be named before it is there
+            return self._models.get(workspace, spec.model)
+        return None
+
+    def _spellings(self, workspace: str, model: str) -> set[str]:
+        """What specs may call a model."""
+        try:
+            found = self._models.get(workspace, model)
+        except NotFound:
+            return {model}  # it may be gone, or not there yet
+        return {found.id, found.name}
+
+    def _changeable(self, workspace: str, endpoint_id: str, if_match: str | None) -> Endpoint:
+        endpoint = self.get(workspace, endpoint_id)
+        require_match(if_match, etag_of(endpoint))
+        _require_ours(endpoint)
         return endpoint
 
-    def _remove(self, endpoint: Endpoint) -> Endpoint:
-        gone = endpoint.model_copy(update={"state": "deleting", "reason": "", "generation": endpoint.generation + 1})
-        self._registry.put(gone, event(endpoint.workspace, endpoint.id, "deleting", "its units drain and stop"))
-        return gone
+    def _require_free(self, workspace: str, name: str) -> None:
+        """Raises Conflict for a name that another endpoint has."""
+        if any(e.spec.name == name and e.state != "deleting" for e in self.find(workspace)):
+            raise Conflict(f"There is an endpoint named {name} already.", "name")
+
+    def _revision(self, endpoint: Endpoint) -> str | None:
+        try:
+            return self._units.revision(endpoint, self._units.of(endpoint))
+        except PlatformError:
+            return None
+
+    def _run(self, endpoint: Endpoint, spec: EndpointSpec, machine: Machine, kind: str, message: str) -> Endpoint:
+        begun = running(endpoint, spec, machine, self._now())
+        self._registry.put(begun, event(endpoint.workspace, endpoint.id, kind, message))
+        return begun
+
+    def _add(
+        self, workspace: str, spec: EndpointSpec, machine: Machine, managed_by: ManagedBy, proof: Proof
+    ) -> Endpoint:
+        now = self._now()
+        endpoint = Endpoint(
+            id=new_id("ep", now),
+            created_at=now,
+            updated_at=now,
+            workspace=workspace,
+            spec=spec,
+            managed_by=managed_by,
+            machine_type=machine[0],
+            placement=machine[1],
+        )
+        note = event(workspace, endpoint.id, "created", f"created as {spec.name}")
+        self._registry.put(endpoint, note, *proof(endpoint.id))
+        return endpoint
 
 
-def check_machine_type(spec: EndpointSpec) -> None:
-    """Raises InvalidField for a machine type that there is not."""
-    if spec.machine_type not in MACHINE_TYPES:
-        allowed = ", ".join(MACHINE_TYPES)
-        raise InvalidField(f"machine_type is unknown; allowed: {allowed}.", "machine_type")
+def _require_ours(endpoint: Endpoint) -> None:
+    """Raises Conflict for what a serve config declares."""
+    if endpoint.managed_by == "serve_config":
+        raise Conflict(
+            "This endpoint is declared in the serve config: change or remove it there and run 'serve deploy'.",
+            code="managed_by_serve_config",
+        )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.control_plane.services.events import event
+from app.control_plane.services.job_logs import KEPT
 from app.core.errors import Conflict, NotFound
 from app.core.job_specs import JobOutcome, JobProgress
 from app.core.jobs import UNFINISHED
@@ -42,7 +43,7 @@ class Jobs:
             spec={**task, "type": type, "job_id": job_id, "model_id": model.id},
         )
 
-    def find(self, workspace: str, **equals: object) -> list[Job]:
+    def find(self, workspace: str, **equals: Any) -> list[Job]:
         """A workspace's jobs, oldest first."""
         return self._registry.find(Job, workspace=workspace, **equals)
 
@@ -52,7 +53,7 @@ class Jobs:
 
     def unfinished(self) -> list[Job]:
         """All jobs that have not ended."""
-        return [job for state in UNFINISHED for job in self._registry.find(Job, state=state)]
+        return self._registry.find(Job, state=UNFINISHED)  # asked once: else one that changes could be in it twice
 
     def get(self, workspace: str, job_id: str) -> Job:
         """One job. Raises NotFound."""
@@ -77,9 +78,10 @@ class Jobs:
         job = self.get(workspace, job_id)
         if job.state in UNFINISHED:
             raise Conflict(f"This job is {job.state}; stop it first.")
-        for name in ("spec.json", "progress.json", "outcome.json", "journal.json"):
+        for name in ("spec.json", "progress.json", "outcome.json", "journal.json", KEPT):
             self._store.delete(job_object(job_id, name))
         self._registry.delete(job)
+        self._registry.put(event(workspace, job.id, "deleted", f"the record of {job.name} is gone"))
 
     def progress(self, job: Job) -> JobProgress:
         """How far it says it is."""

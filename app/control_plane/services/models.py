@@ -7,17 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from app.catalog.catalog import Catalog
+from app.catalog.wishes import complete
 from app.control_plane.services.events import event
+from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import Jobs
-from app.core.errors import Conflict, InvalidField, NotFound
-from app.core.job_specs import JobOutcome, MachineMemory
-from app.core.jobs import UNFINISHED
-from app.core.model_specs import ModelSpec, Source
+from app.control_plane.services.machines import Machines
+from app.core.capabilities import Supports, supports
+from app.core.errors import Conflict, NotFound, NotReady
+from app.core.job_specs import JobOutcome
+from app.core.jobs import UNFINISHED, standing
+from app.core.model_specs import ModelSpec
 from app.core.names import new_id
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job, Model, ModelState, Version
-from app.core.specs import MACHINE_TYPES, Precision
+from app.core.specs import Precision
 from app.store.database import Registry
-from app.store.layout import Manifest, find_manifests, job_object, version_prefix
+from app.store.layout import Manifest, find_manifests, job_object, read_manifest, version_prefix
 from app.store.object_store import ObjectStore
 from app.store.removal import delete_version, sweep
 
@@ -35,6 +39,7 @@ class Models:
         store: ObjectStore,
         catalog: Catalog,
         jobs: Jobs,
+        machines: Machines,
         lock: threading.RLock,
         changed: Callable[[], None],
     ):
@@ -42,14 +47,21 @@ class Models:
         self._store = store
         self._catalog = catalog
         self._jobs = jobs
+        self._machines = machines
         self._lock = lock
         self._changed = changed
 
     def adopt(self) -> None:
-        """Register every published version that the registry does not know, so that it can be rebuilt from storage."""
-        for manifest in find_manifests(self._store):
-            with self._lock:
-                self._register(manifest)
+        """Register every published version that the registry does not know, so that it can be rebuilt from storage.
+
+        While the store does not answer, what is known has to do.
+        """
+        try:
+            for manifest in find_manifests(self._store):
+                with self._lock:
+                    self._register(manifest)
+        except OSError:
+            log.warning("what lies in the object store cannot be listed", exc_info=True)
 
     def sweep(self) -> None:
         """Free what uploads that nobody remembers have left in the object store."""
@@ -67,6 +79,8 @@ class Models:
         old = self._registry.get(Version, version.id)
         if model and old and old.digest == version.digest:
             return
+        if model is None and read_manifest(self._store, manifest.prefix) is None:
+            return  # it was removed since, and the record with it
         found = model or Model(
             id=manifest.model_id,
             created_at=now,
@@ -76,37 +90,22 @@ class Models:
             state="healthy",
             size_bytes=manifest.total_bytes,
         )
-        self._registry.put(found, version)
+        told = f"{found.name} in {version.precision} lies in the object store"
+        self._registry.put(found, version, event(found.workspace, found.id, "adopted", told))
 
-    def create(self, workspace: str, spec: ModelSpec) -> Model:
+    def create(self, workspace: str, spec: ModelSpec, proof: Proof = no_proof) -> Model:
         """Record the wish for a model; it is validated and copied by and by.
 
-        Raises InvalidField for a base model or precision that the catalogue does not allow, Conflict for a name taken.
+        Raises InvalidField for what the catalogue does not allow, Conflict for a name taken.
         """
-        entry = self._catalog.find(spec.base_model)
-        if entry is None:
-            raise InvalidField(
-                "base_model is not in the catalogue; see GET /platform/v1/catalog. The operator can add entries.",
-                "base_model",
-            )
-        if spec.precision not in entry.upload_precisions:
-            allowed = ", ".join(entry.upload_precisions) or "none"
-            raise InvalidField(
-                f"precision {spec.precision} cannot be uploaded for {entry.base_model}; allowed: {allowed}.",
-                "precision",
-            )
-        if spec.source is None:
-            if entry.recommended_source is None:
-                why = "needs custom weights" if entry.custom_weights_only else "has no recommended weights here"
-                raise InvalidField(f"source is missing: {entry.base_model} {why}.", "source")
-            spec = spec.model_copy(update={"source": Source(uri=entry.recommended_source)})
+        spec = complete(spec, self._catalog)
         now = datetime.now(UTC)
         model = Model(
             id=new_id("m", now),
             created_at=now,
             workspace=workspace,
             name=spec.name,
-            base_model=entry.base_model,
+            base_model=spec.base_model,
             description=spec.description,
             spec=spec,
             state="preparing",
@@ -115,7 +114,8 @@ class Models:
         with self._lock:
             if any(other.name == spec.name and other.state != "deleting" for other in self.find(workspace)):
                 raise Conflict(f"There is a model named {spec.name} already.", "name")
-            self._registry.put(model, version, event(workspace, model.id, "created", f"created as {spec.name}"))
+            created = event(workspace, model.id, "created", f"created as {spec.name}")
+            self._registry.put(model, version, created, *proof(model.id))
         self._changed()
         return model
 
@@ -129,22 +129,17 @@ class Models:
             if validated:
                 found = {"findings": validated.findings, "facts": validated.facts or current.facts}
                 current = current.model_copy(update=found)
-            self._registry.put(current, job)
+            self._registry.put(current, job, event(job.workspace, job.id, "created", f"{step} of {model.name}"))
 
     def _task(self, model: Model, step: str, outcome: JobOutcome | None) -> dict[str, Any]:
         spec = model.spec
         assert spec is not None
         assert spec.source is not None
-        memory = [
-            MachineMemory(name=machine.name, memory_bytes=machine.memory_bytes)
-            for machine in MACHINE_TYPES.values()
-            if machine.memory_bytes
-        ]
         task: dict[str, Any] = {
             "base_model": model.base_model,
             "precision": spec.precision,
             "source": spec.source.model_dump(exclude_none=True),
-            "machines": [known.model_dump() for known in memory],
+            "machines": [known.model_dump() for known in self._machines.memory()],
         }
         if step == "upload":
             task |= {"name": model.name, "mode": spec.mode, "validation": spec.validation}
@@ -160,23 +155,26 @@ class Models:
             step: Literal["validate", "upload"] = "validate" if model.spec.validation else "upload"
             job = self._jobs.new(step, model, self._task(model, step, None))
             again = model.model_copy(update={"state": "preparing", "reason": "", "findings": ()})
-            self._registry.put(again, job, event(workspace, model.id, "retried", "its upload begins again"))
+            begun = event(workspace, job.id, "created", f"{step} of {model.name}")
+            self._registry.put(again, job, begun, event(workspace, model.id, "retried", "its upload begins again"))
         self._changed()
         return again
 
-    def revalidate(self, workspace: str, name_or_id: str, name: str) -> Job:
+    def revalidate(self, workspace: str, name_or_id: str, name: str, proof: Proof = no_proof) -> Job:
         """Have a model's weights looked at once more, where they lie now. Raises NotFound, Conflict while preparing."""
-        model = self.get(workspace, name_or_id)
-        if model.state != "healthy":
-            raise Conflict(f"Model {model.name} is {model.state}; only a healthy one can be validated again.", "model")
-        version = self.versions(model)[0]
-        task = {
-            "base_model": model.base_model,
-            "precision": version.precision,
-            "prefix": version.prefix,
-        }
-        job = self._jobs.new("validate", model, task, name)
-        self._registry.put(job, event(workspace, job.id, "created", f"validates {model.name}"))
+        with self._lock:  # from here on the job holds the model
+            model = self.get(workspace, name_or_id)
+            if model.state != "healthy":
+                told = f"Model {model.name} is {model.state}; only a healthy one can be validated again."
+                raise Conflict(told, "model")
+            version = self.versions(model)[0]
+            task = {
+                "base_model": model.base_model,
+                "precision": version.precision,
+                "prefix": version.prefix,
+            }
+            job = self._jobs.new("validate", model, task, name)
+            self._registry.put(job, event(workspace, job.id, "created", f"validates {model.name}"), *proof(job.id))
         self._changed()
         return job
 
@@ -221,26 +219,47 @@ class Models:
     def get(self, workspace: str, name_or_id: str) -> Model:
         """A model by its ID or its name. Raises NotFound."""
         model = self._registry.get(Model, name_or_id)
-        if model is None:
-            model = next((m for m in self.find(workspace) if m.name == name_or_id), None)
         if model is None or model.workspace != workspace:
-            raise NotFound(f"There is no model {name_or_id!r} in this workspace.", "model")
+            named = [m for m in self.find(workspace) if m.name == name_or_id]
+            named.sort(key=lambda m: m.state == "deleting")  # its name may be another's already
+            if not named:
+                raise NotFound(f"There is no model {name_or_id[:128]!r} in this workspace.", "model")
+            model = named[0]
         return model
 
     def versions(self, model: Model) -> list[Version]:
         """A model's versions."""
         return self._registry.find(Version, model_id=model.id)
 
+    def supports(self, model: Model, version: Version) -> Supports:
+        """What one of its versions is for."""
+        state = version.state if model.state == "healthy" else model.state
+        return supports(self._catalog.find(model.base_model), version.precision, state, model.facts)
+
+    def endpoints(self, model: Model) -> list[Endpoint]:
+        """Those that name it, deleted ones too as long as they can be restored."""
+        found = self._registry.find(Endpoint, workspace=model.workspace)
+        return [endpoint for endpoint in found if endpoint.spec.model in (model.id, model.name)]
+
     def version(self, workspace: str, name_or_id: str, precision: Precision) -> Version:
-        """The deployable version of a model. Raises NotFound, and Conflict while it is not healthy."""
+        """The deployable version of a model.
+
+        Raises NotFound, NotReady while it is being made, and Conflict if it cannot be deployed.
+        """
         model = self.get(workspace, name_or_id)
         versions = self.versions(model)
         for version in versions:
             if version.precision == precision:
-                if version.state != "healthy" or model.state != "healthy":
-                    state = version.state if model.state == "healthy" else model.state
-                    raise Conflict(f"Model {model.name} in {precision} is {state}: {model.reason or 'wait'}.", "model")
-                return version
+                states = {version.state, model.state}
+                if states == {"healthy"}:
+                    if refusal := self.supports(model, version).refusal("deploy"):
+                        raise Conflict(f"Model {model.name} in {precision} cannot be deployed: {refusal}.", "model")
+                    return version
+                if states <= {"healthy", "preparing", "creating"}:
+                    told = standing(self._jobs.of_model(model.id))
+                    raise NotReady(f"its model is preparing ({told})", "model")
+                state = version.state if model.state == "healthy" else model.state
+                raise Conflict(f"Model {model.name} in {precision} is {state}: {model.reason or 'wait'}.", "model")
         made = ", ".join(sorted(version.precision for version in versions)) or "none"
         raise NotFound(f"Model {model.name} has no version in {precision}; it has: {made}.", "precision")
 
@@ -249,9 +268,8 @@ class Models:
         with self._lock:
             model = self.get(workspace, name_or_id)
             users = [
-                f"endpoint {endpoint.id} ({endpoint.spec.name}) is {endpoint.state}"
-                for endpoint in self._registry.find(Endpoint, workspace=workspace)
-                if endpoint.spec.model in (model.id, model.name)
+                f"endpoint {endpoint.id} ({endpoint.spec.name}) is {_standing(endpoint)}"
+                for endpoint in self.endpoints(model)
             ]
             users += [
                 f"job {job.id} ({job.type}) is {job.state}"
@@ -276,6 +294,11 @@ class Models:
         with self._lock:
             self._registry.delete(model, *versions)
             self._registry.put(note)
+
+
+def _standing(endpoint: Endpoint) -> str:
+    """What holds its model: also an endpoint that is deleted, as long as it can be restored."""
+    return "deleted, but can be restored until it is purged" if endpoint.deleted_at else endpoint.state
 
 
 def _version(model_id: str, precision: Precision, digest: str, now: datetime) -> Version:

@@ -2,37 +2,47 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from app.core.keys import as_far_as
 from app.core.lifecycle import application_name
-from app.core.records import ApiKey, Endpoint
+from app.core.records import ApiKey, Endpoint, Member
 from app.core.routing import Grant, Route, RoutingTable, Target
+from app.core.waiting import without_counts
 from app.store.database import Registry
 from app.store.layout import SNAPSHOT
 from app.store.object_store import ObjectMissing, ObjectStore
 
 ROUTER_LOST_AFTER_S = 30.0
 """A router that has not asked for so long is gone; living ones ask every 20 s at least."""
+NUMBERS_PER_TURN_BITS = 32
+"""Tables that one control plane can publish, as a power of two."""
 
 
 class RoutingTables:
     """Publishes a new table whenever the records make one. Its number only ever grows, also over restarts."""
 
-    def __init__(self, registry: Registry, store: ObjectStore):
+    def __init__(self, registry: Registry, store: ObjectStore, clock: Callable[[], float] = time.monotonic):
         self._registry = registry
         self._store = store
+        self._clock = clock
         self._changed = threading.Condition()
         self._table = RoutingTable()
         self._taken: dict[str, tuple[int, float]] = {}
         """Router -> the number of the table it has, and when it said so."""
+        self._expected = (0, clock())
+        """Routers that were there before a restart, and until when they may take to be heard again."""
 
-    def load(self) -> None:
-        """Go on from the saved table."""
+    def load(self, turn: int) -> None:
+        """Go on from the saved table, with numbers that no earlier control plane had: `turn` is the writer's."""
         try:
-            self._table = RoutingTable.model_validate_json(self._store.read(SNAPSHOT))
+            saved = RoutingTable.model_validate_json(self._store.read(SNAPSHOT))
         except (ObjectMissing, ValueError):
-            self._table = RoutingTable(number=int(time.time()))
+            saved = RoutingTable()
+        self._expected = (saved.routers, self._clock() + ROUTER_LOST_AFTER_S)
+        # Else one that does not know yet that it was superseded could give the same number to another table.
+        self._table = saved.model_copy(update={"number": max(saved.number, turn << NUMBERS_PER_TURN_BITS)})
 
     def publish(self, coming: Mapping[str, Endpoint] = MappingProxyType({})) -> None:
         """Build the table again; if it differs, save it and wake the routers.
@@ -43,14 +53,20 @@ class RoutingTables:
             table = self._build(coming)
             if table.model_copy(update={"number": self._table.number}) == self._table:
                 return
+            self._registry.check_turn()
             self._store.write(SNAPSHOT, table.model_dump_json().encode())
             self._table = table
             self._changed.notify_all()
 
+    def save(self) -> None:
+        """Save the table once more: one that was superseded while it wrote may have left its own."""
+        with self._changed:
+            self._store.write(SNAPSHOT, self._table.model_dump_json().encode())
+
     def wait(self, after: int, wait_s: float, router: str = "") -> bytes | None:
         """The table as JSON once its number is not `after`, or None; `router` has table `after`. Blocks."""
         with self._changed:
-            self._taken[router] = (after, time.monotonic())
+            self._taken[router] = (after, self._clock())
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._table.number != after, wait_s)
             return None if self._table.number == after else self._table.model_dump_json().encode()
@@ -61,31 +77,46 @@ class RoutingTables:
             self._changed.wait_for(self._is_taken, timeout_s)
 
     def _is_taken(self) -> bool:
-        recent = time.monotonic() - ROUTER_LOST_AFTER_S
-        numbers = {number for number, heard_at in self._taken.values() if heard_at > recent}
-        return numbers == {self._table.number}
+        return {number for number, _ in self._living().values()} == {self._table.number}
+
+    def _living(self) -> dict[str, tuple[int, float]]:
+        recent = self._clock() - ROUTER_LOST_AFTER_S
+        self._taken = {router: (number, at) for router, (number, at) in self._taken.items() if at > recent}
+        return self._taken
+
+    def _routers(self) -> int:
+        """How many routers share the limits: after a restart as many as before, until they have had time to call."""
+        expected, until = self._expected
+        living = sum(bool(router) for router in self._living())
+        return max(1, living, expected if self._clock() < until else 0)
 
     def _build(self, coming: Mapping[str, Endpoint]) -> RoutingTable:
         endpoints = self._registry.find(Endpoint)
         known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
         # One that is being deleted has left: its name may be another's already.
         routes = {endpoint.id: _route(endpoint) for endpoint in known if endpoint.state != "deleting"}
-        grants = {
-            key.hash: Grant(workspace=key.workspace, role=key.role, expires_at=key.expires_at)
-            for key in self._registry.find(ApiKey)
-        }
-        return RoutingTable(number=self._table.number + 1, routes=routes, grants=grants)
+        members = {member.id: member for member in self._registry.find(Member)}
+        keys = (as_far_as(key, members.get(key.member_id or "")) for key in self._registry.find(ApiKey))
+        grants = {key.hash: _grant(key) for key in keys}
+        return RoutingTable(number=self._table.number + 1, routers=self._routers(), routes=routes, grants=grants)
+
+
+def _grant(key: ApiKey) -> Grant:
+    return Grant(workspace=key.workspace, role=key.role, endpoints=key.endpoints, expires_at=key.expires_at)
 
 
 def _route(endpoint: Endpoint) -> Route:
     serving = endpoint.revision if endpoint.state != "stopped" else None
     targets = [Target(revision=serving, application=application_name(endpoint.id, serving))] if serving else []
+    qps_per_unit = endpoint.spec.limits.qps_per_unit
     return Route(
         endpoint_id=endpoint.id,
         workspace=endpoint.workspace,
         name=endpoint.spec.name,
         state=endpoint.state,
-        reason=endpoint.reason,
+        reason=without_counts(endpoint.reason),  # else routers would get a new table every second
         created_at=endpoint.created_at,
         targets=tuple(targets),
+        allowed_networks=endpoint.spec.allowed_networks,
+        qps=qps_per_unit and qps_per_unit * max(1, endpoint.running_units),  # a first request must be able to wake it
     )

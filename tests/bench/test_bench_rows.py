@@ -37,6 +37,7 @@ def test_what_only_one_side_has_is_no_row() -> None:
     [
         ("output_tokens_per_s_c16", "tokens/s"),
         ("output_tokens_per_s_c16_vs_default", "tokens/s"),
+        ("upload_mib_per_s", "MiB/s"),
         ("ttft_p99_ms_c1", "ms"),
         ("tpot_ms_c8", "ms"),
         ("start_to_first_token_s", "s"),

@@ -1,0 +1,120 @@
+"""Deploying in one step, as Vertex AI has it: from a folder of weights to an endpoint."""
+
+import secrets
+from contextlib import suppress
+
+from pydantic import ValidationError
+
+from app.catalog.catalog import Catalog
+from app.control_plane.services.endpoints import Endpoints
+from app.control_plane.services.idempotency import Proof, no_proof
+from app.control_plane.services.machines import Machines
+from app.control_plane.services.models import Models
+from app.control_plane.services.weight_probe import probe
+from app.core.deploy_wishes import DeployWish, name_from, wished_machine
+from app.core.errors import Conflict, InvalidField, NotFound
+from app.core.field_errors import field_error
+from app.core.model_specs import ModelSpec, Source
+from app.core.records import Endpoint, Model
+from app.core.source_rules import check_source
+from app.core.specs import EndpointSpec, Precision
+from app.settings import Settings
+
+URI = "custom_model.gcs_uri"
+MODEL = "custom_model.model_id"
+
+
+class Deploys:
+    """Makes models and endpoints out of one wish; the endpoint waits for its model."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, machines: Machines, models: Models, endpoints: Endpoints):
+        self._settings = settings
+        self._catalog = catalog
+        self._machines = machines
+        self._models = models
+        self._endpoints = endpoints
+
+    def deploy(self, workspace: str, wish: DeployWish, *, admin: bool, proof: Proof = no_proof) -> Endpoint:
+        """The endpoint that is made. Raises InvalidField, NotFound, Conflict, Forbidden (a source not allowed)."""
+        machine = wished_machine(wish.machine, {m.name: m for m in self._machines.all()}) if wish.machine else None
+        model, precision, length = self._model(workspace, wish, admin=admin)
+        scale = {"min_units": wish.min_units, "max_units": wish.max_units}
+        fields = {
+            "name": wish.name or self._free_name(workspace, name_from(wish.uri or model.name, "endpoint")),
+            "model": model.id,
+            "precision": precision,
+            "machine_type": machine.name if machine else None,
+            "max_model_len": self._length(model, length),
+            "scale": scale,
+            "allowed_networks": wish.allowed_networks,
+        }
+        try:
+            spec = EndpointSpec.model_validate(fields)
+        except ValidationError as error:
+            raise field_error(error) from None
+        return self._endpoints.create(workspace, spec, proof)
+
+    def _model(self, workspace: str, wish: DeployWish, *, admin: bool) -> tuple[Model, Precision, int | None]:
+        if wish.uri is None:
+            if wish.model is None:
+                raise InvalidField("custom_model needs gcs_uri, or model_id for a model that is there.", URI)
+            self._models.adopt()
+            return self._served(self._models.get(workspace, wish.model))
+        source = self._source(wish.uri, admin=admin)
+        if known := self._known(workspace, source, wish):
+            return self._served(known)
+        found = probe(source, wish.base_model, self._catalog, self._settings, URI)
+        name = wish.model or self._free_model_name(workspace, wish.uri)
+        spec = self._model_spec(name, source, found.base_model, found.precision)
+        return self._models.create(workspace, spec), found.precision, found.max_length_tokens
+
+    def _length(self, model: Model, length: int | None) -> int:
+        """The base model's usual length, or what fits the weights where that is less."""
+        entry = self._catalog.find(model.base_model)
+        usual = entry.max_length_tokens if entry else EndpointSpec.model_fields["max_model_len"].default
+        return max(16, min(usual, length or usual))
+
+    def _source(self, uri: str, *, admin: bool) -> Source:
+        if uri.startswith("gs://"):
+            raise InvalidField("gs:// is not read here; copy the folder to s3://BUCKET/FOLDER or file:///FOLDER.", URI)
+        try:
+            source = Source(uri=uri)
+        except ValidationError as error:
+            raise InvalidField(f"{URI}: {error.errors()[0]['msg']}.", URI) from None
+        check_source(source, admin=admin, settings=self._settings)
+        return source
+
+    def _known(self, workspace: str, source: Source, wish: DeployWish) -> Model | None:
+        """A model that was made from this folder and has not failed, the last of them."""
+        entry = self._catalog.find(wish.base_model) if wish.base_model else None
+        for model in reversed(self._models.find(workspace)):
+            if model.state not in ("healthy", "preparing") or model.spec is None or model.spec.source != source:
+                continue
+            if wish.model in (None, model.id, model.name) and (entry is None or entry.base_model == model.base_model):
+                return model
+        return None
+
+    def _served(self, model: Model) -> tuple[Model, Precision, int | None]:
+        """With the precision to serve, the plain one where there is one, and the longest that it was made for."""
+        versions = self._models.versions(model)
+        plain = next((version.precision for version in versions if version.precision == "BF16"), None)
+        if not versions:
+            raise Conflict(f"Model {model.name} is {model.state} and has no version.", MODEL)
+        return model, plain or versions[0].precision, model.facts.max_length_tokens
+
+    def _model_spec(self, name: str, source: Source, base_model: str, precision: Precision) -> ModelSpec:
+        try:
+            return ModelSpec(name=name, base_model=base_model, source=source, precision=precision)
+        except ValidationError as error:
+            raise field_error(error) from None
+
+    def _free_model_name(self, workspace: str, uri: str) -> str:
+        name = name_from(uri, "model")
+        with suppress(NotFound):
+            self._models.get(workspace, name)
+            return f"{name}-{secrets.token_hex(3)}"
+        return name
+
+    def _free_name(self, workspace: str, name: str) -> str:
+        taken = any(one.state != "deleting" for one in self._endpoints.find(workspace, name=name))
+        return f"{name}-{secrets.token_hex(3)}" if taken else name

@@ -1,0 +1,156 @@
+"""Machine types: what there is, what each workspace holds of it, and which one an endpoint's units get."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from app.catalog.catalog import Catalog
+from app.core.errors import Conflict, InvalidField
+from app.core.job_specs import MachineMemory
+from app.core.machines import Fit, choose, fit, memory_bytes
+from app.core.needs import Needs, needs_of
+from app.core.records import Endpoint, Model
+from app.core.slots import Slots, slots
+from app.core.specs import MACHINE_TYPES, EndpointSpec, MachineType
+from app.core.waiting import Room
+from app.store.database import Registry
+
+ROOMS_KEPT_S = 2.0
+"""How old the answer about the cluster's nodes may be."""
+HOLDS_NOTHING = ("deleting", "stopped")
+"""States in which an endpoint's units do not count against the quota."""
+
+log = logging.getLogger("ray.serve")
+
+
+class Machines:
+    """The machine types of the serve config, beside or instead of the built-in ones of the same names."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        catalog: Catalog,
+        declared: Iterable[MachineType],
+        rooms: Callable[[], Sequence[Room]],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`rooms`: the cluster's nodes; may raise while the cluster does not tell."""
+        self._registry = registry
+        self._catalog = catalog
+        self._types = MACHINE_TYPES | {machine.name: machine for machine in declared}
+        self._rooms = rooms
+        self._clock = clock
+        self._asking = threading.Lock()
+        self._seen: tuple[float, Sequence[Room] | None] = (0.0, None)
+
+    def all(self) -> list[MachineType]:
+        """By name."""
+        return [self._types[name] for name in sorted(self._types)]
+
+    def get(self, name: str) -> MachineType:
+        """Raises InvalidField for a machine type that there is not."""
+        if name not in self._types:
+            raise InvalidField(f"machine_type is unknown; allowed: {', '.join(sorted(self._types))}.", "machine_type")
+        return self._types[name]
+
+    def find(self, name: str) -> MachineType | None:
+        """One that a serve config no longer declares may still be named by an endpoint."""
+        return self._types.get(name)
+
+    def memory(self) -> list[MachineMemory]:
+        """What units of each type hold; empty when that is not known of all: the others may hold anything."""
+        known = [(machine.name, memory_bytes(machine)) for machine in self.all()]
+        found = [MachineMemory(name=name, memory_bytes=size) for name, size in known if size is not None]
+        return found if len(found) == len(known) else []
+
+    def used(self, workspace: str, name: str, but: Endpoint | None = None) -> int:
+        """Units that a workspace's endpoints, apart from one, may have of a type at most."""
+        return sum(
+            endpoint.spec.scale.max_units
+            for endpoint in self._registry.find(Endpoint, workspace=workspace, machine_type=name, deleted_at=None)
+            if endpoint.state not in HOLDS_NOTHING and (but is None or endpoint.id != but.id)
+        )
+
+    def slots(self, machine: MachineType) -> Slots | None:
+        """Units for which the cluster has room, in the smallest mode; None when the cluster does not tell."""
+        nodes = self._nodes()
+        mode = min(machine.modes, key=lambda mode: mode.machines)
+        return None if nodes is None else slots(machine, mode, nodes)
+
+    def needs(self, spec: EndpointSpec, model: Model | None) -> Needs:
+        """What the units of an endpoint need, as far as its model tells."""
+        if model is None:
+            return Needs(spec.precision, kv_cache_bytes=spec.engine.kv_cache_bytes)
+        entry = self._catalog.find(model.base_model)
+        return needs_of(spec, model.facts, model.size_bytes, entry.parameters_b if entry else None)
+
+    def fit(self, spec: EndpointSpec, model: Model | None, machine: MachineType) -> Fit:
+        """Whether the endpoint's units can run there. Raises InvalidField, with all reasons, when they cannot."""
+        found = fit(self.needs(spec, model), machine)
+        if not found.ok:
+            raise InvalidField(
+                f"machine_type {machine.name} cannot serve this: {'; '.join(found.reasons)}.", "machine_type"
+            )
+        return found
+
+    def place(
+        self, workspace: str, spec: EndpointSpec, model: Model | None, current: Endpoint | None = None, *, bound: bool
+    ) -> tuple[str, str]:
+        """The machine type for a spec, and why that one where the platform chose it.
+
+        `current`: the endpoint as it is; what the platform chose for it stays while it fits. `bound`: the quota holds.
+        Raises InvalidField for a type that there is not or that does not fit, Conflict when the quota is used up.
+        """
+        if spec.machine_type is not None:
+            machine, why = self.get(spec.machine_type), ""
+            self.fit(spec, model, machine)
+        else:
+            machine, why = self._chosen(spec, model, current)
+        if bound:
+            self._require_quota(workspace, machine, spec, current)
+        return machine.name, why
+
+    def _chosen(self, spec: EndpointSpec, model: Model | None, current: Endpoint | None) -> tuple[MachineType, str]:
+        needs = self.needs(spec, model)
+        if current is not None and current.placement and current.machine_type in self._types:
+            machine = self._types[current.machine_type]
+            if fit(needs, machine).ok:
+                return machine, current.placement
+        nodes = self._nodes()
+        present = None if nodes is None else {name for name, machine in self._types.items() if self._present(machine)}
+        found = choose(needs, self.all(), present)
+        if found is None:
+            told = "; ".join(f"{machine.name}: {', '.join(fit(needs, machine).reasons)}" for machine in self.all())
+            raise InvalidField(f"No machine type can serve this: {told}.", "machine_type")
+        return found
+
+    def _present(self, machine: MachineType) -> bool:
+        found = self.slots(machine)
+        return found is None or found.total > 0
+
+    def _require_quota(
+        self, workspace: str, machine: MachineType, spec: EndpointSpec, current: Endpoint | None
+    ) -> None:
+        if machine.quota is None:
+            return
+        used, wanted = self.used(workspace, machine.name, but=current), spec.scale.max_units
+        if used + wanted > machine.quota:
+            raise Conflict(
+                f"This workspace may have {machine.quota} units of {machine.name}; other endpoints may take {used} "
+                f"already, and this one asks for {wanted} (scale.max_units).",
+                "scale.max_units",
+                "quota_exceeded",
+            )
+
+    def _nodes(self) -> Sequence[Room] | None:
+        with self._asking:
+            asked_at, nodes = self._seen
+            if nodes is None or self._clock() - asked_at > ROOMS_KEPT_S:
+                try:
+                    nodes = self._rooms()
+                except Exception:  # whatever Ray raises: nobody waits for it
+                    log.debug("the cluster does not tell of its nodes", exc_info=True)
+                    nodes = None
+                self._seen = (self._clock(), nodes)
+            return nodes

@@ -1,0 +1,113 @@
+"""What an endpoint's units are told, and by which revision they run. Both follow from its record and its model."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app import __version__
+from app.control_plane.services.machines import Machines
+from app.control_plane.services.models import Models
+from app.core.errors import NotReady, PlatformError
+from app.core.lifecycle import revision_of
+from app.core.records import Endpoint, Model, Version
+from app.core.specs import DeploymentMode
+from app.core.unit_placement import placement_options
+from app.unit.deployment import UnitSpec
+from app.unit.engine import Simulation
+
+EVERY_ENDPOINT = "*"
+PLACEMENT = {"accelerator", "accelerator_count", "cpus", "resources", "labels", "modes"}
+"""What of a machine type decides where a unit's process runs: with another value it is another process."""
+
+Weights = tuple[Version, Model]
+
+log = logging.getLogger("ray.serve")
+
+
+class UnitSpecs:
+    """From wishes to what is deployed."""
+
+    def __init__(self, models: Models, machines: Machines, simulations: Mapping[str, Simulation]):
+        self._models = models
+        self._machines = machines
+        self._simulations = simulations
+
+    def of(self, endpoint: Endpoint) -> UnitSpec:
+        """What the endpoint's units should be told. Raises PlatformError while it cannot be served."""
+        return self._of(endpoint, *self._weights(endpoint))
+
+    def of_all(self, endpoints: Iterable[Endpoint]) -> tuple[dict[str, UnitSpec], dict[str, str], dict[str, str]]:
+        """What the units of each endpoint should be told; of the others what they wait for, or why they cannot be.
+
+        In the order (units, problems, awaited), each by endpoint ID.
+        """
+        known: dict[tuple[str, str, str], Weights | PlatformError] = {}  # many share a model: it is looked up once
+        specs: dict[str, UnitSpec] = {}
+        problems: dict[str, str] = {}
+        awaited: dict[str, str] = {}
+        for endpoint in endpoints:
+            try:
+                specs[endpoint.id] = self._of(endpoint, *self._known_weights(endpoint, known))
+            except NotReady as error:
+                awaited[endpoint.id] = error.message
+            except PlatformError as error:
+                problems[endpoint.id] = error.message
+            except Exception:  # one endpoint never holds up another
+                log.exception("the units of %s cannot be told what to do", endpoint.id)
+                problems[endpoint.id] = "an internal error: the operator finds it in the control plane's log"
+        return specs, problems, awaited
+
+    def placement(self, endpoint: Endpoint, spec: UnitSpec) -> dict[str, Any]:
+        """The options by which Serve finds the nodes of units that are told this. Raises InvalidField."""
+        mode = DeploymentMode(
+            machines=spec.machines,
+            tensor_parallel_size=spec.tensor_parallel_size,
+            pipeline_parallel_size=spec.pipeline_parallel_size,
+        )
+        return placement_options(self._machines.get(endpoint.machine_type), mode)
+
+    def revision(self, endpoint: Endpoint, spec: UnitSpec) -> str:
+        """The name of the revision that these units make up."""
+        machine = self._machines.get(endpoint.machine_type)
+        return revision_of(__version__, spec.model_dump_json(), machine.model_dump_json(include=PLACEMENT))
+
+    def _weights(self, endpoint: Endpoint) -> Weights:
+        spec = endpoint.spec
+        version = self._models.version(endpoint.workspace, spec.model, spec.precision)
+        return version, self._models.get(endpoint.workspace, version.model_id)
+
+    def _known_weights(self, endpoint: Endpoint, known: dict[tuple[str, str, str], Weights | PlatformError]) -> Weights:
+        spec = endpoint.spec
+        key = (endpoint.workspace, spec.model, spec.precision)
+        if key not in known:
+            try:
+                known[key] = self._weights(endpoint)
+            except PlatformError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, PlatformError):
+            raise found
+        return found
+
+    def _of(self, endpoint: Endpoint, version: Version, model: Model) -> UnitSpec:
+        spec, engine = endpoint.spec, endpoint.spec.engine
+        machine = self._machines.get(endpoint.machine_type)  # a serve config may name any
+        mode = self._machines.fit(spec, model, machine).mode  # the model may have been unknown when it was placed
+        assert mode is not None
+        return UnitSpec(
+            endpoint_id=endpoint.id,
+            weights=version.prefix,
+            digest=version.digest,
+            max_model_len=spec.max_model_len,
+            max_num_seqs=engine.max_num_seqs,
+            prefix_caching=engine.prefix_caching,
+            enforce_eager=machine.enforce_eager if engine.enforce_eager is None else engine.enforce_eager,
+            kv_cache_bytes=engine.kv_cache_bytes or machine.kv_cache_bytes,
+            threads=engine.threads or machine.engine_threads,
+            machines=mode.machines,
+            tensor_parallel_size=mode.tensor_parallel_size,
+            pipeline_parallel_size=mode.pipeline_parallel_size,
+            driver=machine.driver,
+            cards=machine.accelerator_count,
+            simulation=self._simulations.get(spec.name, self._simulations.get(EVERY_ENDPOINT)),
+        )

@@ -1,0 +1,65 @@
+"""Carries out the stop rules of app/core/stop_rules.py, and lets old tombstones go; a loop calls it."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from app.control_plane.services.endpoints import Endpoints
+from app.control_plane.services.events import event
+from app.control_plane.services.tombstones import Tombstones
+from app.core.errors import Superseded
+from app.core.records import Endpoint
+from app.core.stop_rules import Delete, IdleRule, Stop, Warn, due
+from app.store.database import Registry
+
+log = logging.getLogger("ray.serve")
+
+
+class StopRules:
+    """Looks at every endpoint; `now` is the only clock."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        endpoints: Endpoints,
+        tombstones: Tombstones,
+        lock: threading.RLock,
+        idle: IdleRule,
+        now: Callable[[], datetime],
+    ):
+        self._registry = registry
+        self._endpoints = endpoints
+        self._tombstones = tombstones
+        self._lock = lock
+        self._idle = idle
+        self._now = now
+
+    def step(self) -> bool:
+        """One round; always settled."""
+        for endpoint in self._registry.find(Endpoint, deleted_at=None):
+            if due(endpoint, self._now(), self._idle) is None:
+                continue
+            try:
+                self._carry_out(endpoint.id)
+            except Superseded:
+                raise
+            except Exception:  # one endpoint never holds up another
+                log.exception("the stop rules of %s could not be carried out", endpoint.id)
+        self._tombstones.purge_old()
+        return True
+
+    def _carry_out(self, endpoint_id: str) -> None:
+        with self._lock:
+            endpoint = self._registry.get(Endpoint, endpoint_id)
+            if endpoint is None:
+                return
+            match due(endpoint, self._now(), self._idle):  # somebody may have changed it just now
+                case Stop(reason):
+                    self._endpoints.rest(endpoint, "stopped", reason)
+                case Delete(reason):
+                    self._endpoints.rest(endpoint, "deleting", reason)
+                case Warn(reason):
+                    warned = endpoint.model_copy(update={"idle_warned_at": self._now()})
+                    note = event(endpoint.workspace, endpoint.id, "idle_warning", reason)
+                    self._registry.put(warned, note)

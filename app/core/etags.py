@@ -1,0 +1,24 @@
+"""The version of a wish, which a caller may insist on: `etag` in answers, If-Match in requests."""
+
+import hashlib
+
+from app.core.errors import Conflict
+from app.core.records import Endpoint
+
+
+def etag_of(endpoint: Endpoint) -> str:
+    """Another one after each change of the wish, and only then: what is observed does not count."""
+    return hashlib.sha256(f"{endpoint.id}\0{endpoint.generation}".encode()).hexdigest()[:16]
+
+
+def require_match(if_match: str | None, etag: str) -> None:
+    """Raises Conflict unless If-Match is left out, is `*`, or names this etag, with or without quotation marks."""
+    if if_match is None:
+        return
+    named = {one.strip().removeprefix("W/").strip('"') for one in if_match.split(",")}
+    if not named & {"*", etag}:
+        raise Conflict(
+            "If-Match names another version: it was changed meanwhile. Read it again and repeat the change.",
+            "If-Match",
+            "etag_mismatch",
+        )

@@ -1,0 +1,19 @@
+"""Moments as callers write them: RFC 3339 with a time zone; we keep UTC."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+
+def _in_utc(value: object) -> datetime:
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("a time with a time zone is needed, such as 2026-01-31T09:30:00Z")
+
+
+UtcMoment = Annotated[datetime, BeforeValidator(_in_utc)]

@@ -1,0 +1,43 @@
+"""Who may call what, and how often: everything that is decided before a unit hears of a request."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from starlette.types import Scope
+
+from app.core.errors import Forbidden
+from app.core.keys import bearer_hash
+from app.core.networks import contains
+from app.core.routing import Grant, Route, RoutingTable
+from app.router.clients import client_of
+from app.router.figures import Figures
+from app.router.limits import Limits
+from app.web import header
+
+
+class Admission:
+    """Decides by one routing table at a time, and asks nobody."""
+
+    def __init__(self, figures: Figures, limits: Limits, trusted_proxies: Sequence[str]):
+        self._figures = figures
+        self._limits = limits
+        self._trusted_proxies = trusted_proxies
+
+    def grant(self, scope: Scope, table: RoutingTable) -> Grant:
+        """Who calls. Raises Unauthorized."""
+        authorization = header(scope, "authorization")
+        grant = table.grant_for(authorization, datetime.now(UTC))
+        self._figures.key_used(bearer_hash(authorization))
+        return grant
+
+    def admit(self, scope: Scope, route: Route, table: RoutingTable) -> None:
+        """Let a request to this endpoint through.
+
+        Raises Forbidden from outside its networks, Unavailable while it has no unit, QpsExceeded above its limit.
+        """
+        if route.allowed_networks and not contains(route.allowed_networks, client_of(scope, self._trusted_proxies)):
+            raise Forbidden(
+                f"Endpoint {route.endpoint_id} does not take requests from your network.", code="network_not_allowed"
+            )
+        route.require_target()
+        self._limits.admit(route, table)

@@ -1,0 +1,50 @@
+"""What is asked of the registry, as SQL."""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+
+from sqlalchemy import JSON, ColumnElement, Select, Table, and_, false, or_, select
+
+from app.core.records import Record
+from app.store.tables import TABLES
+
+
+def conditions(
+    kind: type[Record], equals: Mapping[str, object], since: datetime | None = None, until: datetime | None = None
+) -> Iterator[ColumnElement[bool]]:
+    """Records whose fields equal the values (None: have none; a collection: any of it), made in [since, until).
+
+    Raises ValueError for a field that is unknown or is a document.
+    """
+    table = TABLES[kind]
+    for name, value in equals.items():
+        if name not in table.c or isinstance(table.c[name].type, JSON):
+            raise ValueError(f"{kind.__name__} cannot be looked up by '{name}'")
+        yield _is(table.c[name], value)
+    if since is not None:
+        yield table.c.created_at >= since
+    if until is not None:
+        yield table.c.created_at < until
+
+
+def ordered(table: Table, newest_first: bool) -> Select[tuple[object, ...]]:
+    """All rows, by time and then by ID."""
+    places = (table.c.created_at, table.c.id)
+    return select(table).order_by(*(place.desc() if newest_first else place.asc() for place in places))
+
+
+def beyond(table: Table, created_at: datetime, id: str, newest_first: bool) -> ColumnElement[bool]:
+    """The rows that `ordered` shows after this one."""
+    when, which = table.c.created_at, table.c.id
+    # Said twice about the time, so that the database can begin at it in an index.
+    if newest_first:
+        return and_(when <= created_at, or_(when < created_at, which < id))
+    return and_(when >= created_at, or_(when > created_at, which > id))
+
+
+def _is(column: ColumnElement[object], value: object) -> ColumnElement[bool]:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return column == value
+    some = [one for one in value if one is not None]
+    wanted = column.in_(some) if some else false()
+    return or_(wanted, column.is_(None)) if None in value else wanted

@@ -1,0 +1,183 @@
+"""/v1/audit: every request that wanted to change something."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.control_plane.api.audit import CALLER_LEFT
+from app.control_plane.deployment import asgi
+from app.control_plane.platform import Platform
+from app.control_plane.services.keys import ADMIN_KEY_ID
+from app.core.errors import Conflict
+from app.core.records import AuditEntry, Member
+from tests.control_plane.platforms import ONE_DATABASE
+
+ClientFor = Callable[[str | None], httpx.AsyncClient]
+JSON = {"content-type": "application/json"}
+
+
+async def audit(caller: httpx.AsyncClient, query: str = "") -> list[dict[str, Any]]:
+    answer = await caller.get(f"/audit?{query}")
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+async def test_each_change_is_written_down(admin: httpx.AsyncClient) -> None:
+    issued = await admin.post("/api-keys", json={}, headers={"x-request-id": "req-1"})
+    key = issued.json()["id"]
+    await admin.delete(f"/api-keys/{key}?confirm=DELETE", headers={"x-request-id": "req-2"})
+    made, gone = await audit(admin)
+    common = {"object": "audit_entry", "workspace": "default", "actor": ADMIN_KEY_ID, "subject": key}
+    assert made.items() >= (common | {"action": "POST /platform/v1/api-keys", "status": 201}).items()
+    assert gone.items() >= (common | {"action": "DELETE /platform/v1/api-keys/{key_id}", "status": 204}).items()
+    assert [made["request_id"], gone["request_id"]] == ["req-1", "req-2"]
+
+
+async def test_what_was_refused_is_written_down_too(admin: httpx.AsyncClient) -> None:
+    endpoint = "/platform/v1/endpoints/{endpoint_id}"
+    for method, path, content, status, action, subject in (
+        ("POST", "/api-keys", b'{"role": "root"}', 400, "POST /platform/v1/api-keys", ""),
+        ("POST", "/api-keys", b"{", 400, "POST /platform/v1/api-keys", ""),
+        ("POST", "/endpoints", b'{"name": "e", "model": "m-9"}', 404, "POST /platform/v1/endpoints", ""),
+        ("DELETE", "/endpoints/ep-9", b"", 400, f"DELETE {endpoint}", "ep-9"),
+        ("DELETE", "/endpoints/ep-9?confirm=DELETE", b"", 404, f"DELETE {endpoint}", "ep-9"),
+        ("PUT", "/endpoints/ep-9", b"", 405, f"PUT {endpoint}", "ep-9"),
+        ("POST", "/nothing", b"", 404, "POST /platform (no such path)", ""),
+    ):
+        answer = await admin.request(method, path, content=content, headers=JSON)
+        (entry,) = await audit(admin, f"request_id={answer.headers['x-request-id']}")
+        assert answer.status_code == entry["status"] == status
+        assert (entry["action"], entry["subject"]) == (action, subject)
+
+
+async def test_a_request_that_is_sent_twice_is_about_one_record(admin: httpx.AsyncClient) -> None:
+    wish = {"name": "demo", "model": "m-1"}
+    answers = [await admin.post("/endpoints", json=wish, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert [entry["subject"] for entry in await audit(admin)] == [answer.json()["id"] for answer in answers]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
+async def test_reading_and_strangers_leave_no_entry(admin: httpx.AsyncClient, client_for: ClientFor) -> None:
+    await admin.get("/endpoints")
+    for key in (None, "mu-wrong"):
+        assert (await client_for(key).post("/api-keys", json={})).status_code == 401
+    assert await audit(admin) == []
+
+
+async def test_only_admins_read_it_and_its_own_refusals_are_in_it(
+    admin: httpx.AsyncClient, client_for: ClientFor
+) -> None:
+    developer = (await admin.post("/api-keys", json={"role": "developer"})).json()
+    assert (await client_for(developer["key"]).get("/audit")).status_code == 403
+    assert (await client_for(developer["key"]).post("/api-keys", json={})).status_code == 403
+    (entry,) = await audit(admin, f"actor={developer['id']}")
+    assert entry["status"] == 403
+
+
+async def test_it_is_filtered_and_paged(admin: httpx.AsyncClient) -> None:
+    answers = [await admin.post("/api-keys", json={}, headers={"x-request-id": f"req-{i}"}) for i in range(3)]
+    await admin.post("/members", json={"name": "ann", "role": "admin"})
+    keys = [answer.json()["id"] for answer in answers]
+    assert [e["subject"] for e in await audit(admin, "action=POST /platform/v1/api-keys")] == keys
+    assert [e["request_id"] for e in await audit(admin, f"subject={keys[1]}")] == ["req-1"]
+    assert [e["subject"] for e in await audit(admin, "request_id=req-2")] == [keys[2]]
+    assert len(await audit(admin, f"actor={ADMIN_KEY_ID}")) == 4
+    since = (await audit(admin))[1]["created_at"]
+    assert [e["subject"] for e in await audit(admin, f"since={since}")][:2] == keys[1:]
+    assert [e["subject"] for e in await audit(admin, f"until={since}")] == keys[:1]
+    first = (await admin.get("/audit?order=desc&page_size=3")).json()
+    second = (await admin.get(f"/audit?order=desc&page_size=3&page_token={first['next_page_token']}")).json()
+    assert [e["subject"] for e in [*first["data"], *second["data"]]][1:] == keys[::-1]
+    assert second["next_page_token"] is None
+
+
+async def test_another_workspaces_audit_is_for_the_platforms_admins(
+    admin: httpx.AsyncClient, client_for: ClientFor
+) -> None:
+    created = (await admin.post("/workspaces", json={"name": "theirs"})).json()
+    theirs = client_for(created["key"])
+    await theirs.post("/api-keys", json={})
+    (entry,) = await audit(theirs)
+    assert entry["actor"] == created["key_id"]
+    assert await audit(theirs, f"workspace={created['id']}") == [entry]
+    assert (await theirs.get("/audit?workspace=default")).status_code == 403
+    assert await audit(admin, f"workspace={created['id']}") == [entry]
+    assert [e["subject"] for e in await audit(admin)] == [created["id"]]
+
+
+async def test_an_entry_is_there_before_its_answer(
+    platform: Platform, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it cannot be written, the caller is not told that all is well."""
+
+    def full(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(platform.audit, "write", full)
+    answer = await admin.post("/members", json={"name": "ann", "role": "admin"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "disk" not in answer.text
+
+
+async def test_what_failed_unexpectedly_is_written_down(
+    platform: Platform, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(platform.members, "add", broken)
+    assert (await admin.post("/members", json={"name": "ann", "role": "admin"})).status_code == 500
+    (entry,) = await audit(admin)
+    assert entry["status"] == 500
+
+
+@ONE_DATABASE
+async def test_a_caller_who_leaves_is_written_down(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes the connection at once changes things no less."""
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    let_go = asyncio.Event()
+
+    def slow(*_: Any) -> Member:
+        loop.call_soon_threadsafe(reached.set)
+        asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result(10)
+        raise Conflict("too late to matter")
+
+    monkeypatch.setattr(platform.members, "add", slow)
+    key = (platform.settings.home / "admin.key").read_text().strip()
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(asgi(platform)), base_url="http://test") as caller:
+        request = asyncio.create_task(
+            caller.post("/v1/members", json={"name": "ann", "role": "admin"}, headers=headers)
+        )
+        async with asyncio.timeout(10):
+            await reached.wait()
+        request.cancel()
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    (entry,) = platform.registry.find(AuditEntry)
+    assert (entry.status, entry.action) == (CALLER_LEFT, "POST /platform/v1/members")
+
+
+def test_entries_are_never_changed(platform: Platform, admin: httpx.AsyncClient) -> None:
+    entry = AuditEntry(
+        id="aud-1",
+        created_at=platform.keys.get("default", ADMIN_KEY_ID).created_at,
+        workspace="default",
+        actor="key-1",
+        request_id="",
+        action="POST /x",
+        subject="",
+        status=200,
+    )
+    platform.registry.put(entry)
+    with pytest.raises(Conflict):
+        platform.registry.put(entry.model_copy(update={"status": 403}))
+    with pytest.raises(Conflict):
+        platform.registry.delete(entry)
+    assert platform.registry.find(AuditEntry) == [entry]

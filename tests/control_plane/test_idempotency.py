@@ -1,0 +1,134 @@
+"""POST with an Idempotency-Key: sent twice, made once."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.control_plane.deployment import asgi
+from app.control_plane.platform import Platform
+from app.core.records import Endpoint as EndpointRecord
+from app.core.records import Job, Model, Replay
+from app.store.database import Registry
+from tests.control_plane.clocks import WallClock
+from tests.control_plane.conftest import OpenPlatform
+
+ENDPOINT = {"name": "demo", "model": "Model-1"}
+MODEL = {"name": "mine", "base_model": "Qwen2-0.5B", "source": {"uri": "s3://bucket/weights"}}
+JOB = {"type": "validate", "model": "m-1"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [("/endpoints", ENDPOINT, EndpointRecord), ("/models", MODEL, Model), ("/jobs", JOB, Job)],
+)
+async def test_the_same_wish_twice_is_one(
+    admin: httpx.AsyncClient, platform: Platform, path: str, body: dict[str, Any], kind: Any
+) -> None:
+    headers = {"idempotency-key": "k-1"}
+    before = platform.registry.count(kind)
+    answers = [await admin.post(path, json=body, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202] * 3, answers[0].text
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert platform.registry.count(kind) == before + 1
+    assert platform.registry.count(Replay) == 1
+
+
+async def test_the_answer_is_how_it_is_now(admin: httpx.AsyncClient) -> None:
+    headers = {"idempotency-key": "k-1"}
+    made = (await admin.post("/endpoints", json=ENDPOINT, headers=headers)).json()
+    await admin.post(f"/endpoints/{made['id']}:stop")
+    again = await admin.post("/endpoints", json=ENDPOINT, headers=headers)
+    assert (again.status_code, again.json()["state"]) == (202, "stopped")
+
+
+async def test_the_same_key_with_another_wish_is_refused(admin: httpx.AsyncClient, platform: Platform) -> None:
+    headers = {"idempotency-key": "k-1"}
+    await admin.post("/endpoints", json=ENDPOINT, headers=headers)
+    answer = await admin.post("/endpoints", json=ENDPOINT | {"name": "other"}, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (409, "idempotency_key_reused", "Idempotency-Key")
+    assert platform.registry.count(EndpointRecord) == 1
+
+
+async def test_what_means_the_same_is_the_same_wish(admin: httpx.AsyncClient) -> None:
+    headers = {"idempotency-key": "k-1"}
+    made = (await admin.post("/endpoints", json=ENDPOINT, headers=headers)).json()
+    spelled_out = {"model": "Model-1", "precision": "BF16", "name": "demo"}
+    again = await admin.post("/endpoints", json=spelled_out, headers=headers)
+    assert again.json()["id"] == made["id"]
+
+
+async def test_keys_of_other_paths_and_workspaces_are_others(
+    admin: httpx.AsyncClient, client_for: Callable[[str | None], httpx.AsyncClient]
+) -> None:
+    headers = {"idempotency-key": "k-1"}
+    other = (await admin.post("/workspaces", json={"name": "other"})).json()
+    for path, body in (("/endpoints", ENDPOINT), ("/models", MODEL), ("/jobs", JOB)):
+        assert (await admin.post(path, json=body, headers=headers)).status_code == 202
+    theirs = await client_for(other["key"]).post("/models", json=MODEL, headers=headers)
+    assert theirs.status_code == 202
+
+
+async def test_a_refused_wish_leaves_the_key_unused(admin: httpx.AsyncClient, platform: Platform) -> None:
+    headers = {"idempotency-key": "k-1"}
+    assert (await admin.post("/endpoints", json=ENDPOINT | {"model": "x"}, headers=headers)).status_code == 404
+    assert platform.registry.count(Replay) == 0
+    assert (await admin.post("/endpoints", json=ENDPOINT, headers=headers)).status_code == 202
+
+
+async def test_what_is_gone_is_not_made_again(admin: httpx.AsyncClient, platform: Platform) -> None:
+    headers = {"idempotency-key": "k-1"}
+    made = (await admin.post("/endpoints", json=ENDPOINT, headers=headers)).json()
+    await admin.delete(f"/endpoints/{made['id']}?confirm=DELETE")
+    while platform.registry.count(EndpointRecord, deleted_at=None):
+        platform.endpoint_loop.nudge()
+        await asyncio.sleep(0.01)
+    assert (await admin.post("/endpoints", json=ENDPOINT, headers=headers)).status_code == 404
+    assert platform.registry.count(EndpointRecord) == 1
+
+
+async def test_two_at_the_same_moment_are_one(admin: httpx.AsyncClient, platform: Platform) -> None:
+    headers = {"idempotency-key": "k-1"}
+    answers = await asyncio.gather(*(admin.post("/jobs", json=JOB, headers=headers) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == platform.registry.count(Job) == 1
+
+
+async def test_after_a_day_a_key_is_as_good_as_new(open_platform: OpenPlatform) -> None:
+    now = WallClock()
+    platform = open_platform(now=now)
+    key = (platform.settings.home / "admin.key").read_text().strip()
+    headers = {"authorization": f"Bearer {key}", "idempotency-key": "k-1"}
+    transport = httpx.ASGITransport(asgi(platform))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1", headers=headers) as client:
+        first = (await client.post("/jobs", json=JOB)).json()
+        now.jump(hours=23, minutes=59)
+        assert (await client.post("/jobs", json=JOB)).json()["id"] == first["id"]
+        now.jump(minutes=2)
+        assert (await client.post("/jobs", json=JOB)).json()["id"] != first["id"]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 257])
+async def test_a_key_has_a_length(admin: httpx.AsyncClient, key: str) -> None:
+    answer = await admin.post("/endpoints", json=ENDPOINT, headers={"idempotency-key": key})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "idempotency-key")
+
+
+async def test_the_record_and_its_key_are_written_together_or_not_at_all(
+    admin: httpx.AsyncClient, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a crash between the two would have the wish carried out twice."""
+    together: list[set[type]] = []
+    put = Registry.put
+
+    def watched(self: Registry, *records: Any) -> None:
+        together.append({type(record) for record in records})
+        put(self, *records)
+
+    monkeypatch.setattr(Registry, "put", watched)
+    await admin.post("/jobs", json=JOB, headers={"idempotency-key": "k-1"})
+    (written,) = [kinds for kinds in together if Replay in kinds]
+    assert Job in written

@@ -1,0 +1,166 @@
+"""/v1/members, and the keys issued for them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from app.control_plane.platform import Platform
+from app.control_plane.services import members as members_service
+from app.core.keys import hash_key
+from app.core.routing import Grant, RoutingTable
+from tests.control_plane.clocks import WallClock
+from tests.control_plane.platforms import ONE_DATABASE
+
+ClientFor = Callable[[str | None], httpx.AsyncClient]
+ANN = {"name": "ann@example.com", "role": "developer"}
+
+
+@pytest.fixture
+def wall() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+def platform(open_platform: Callable[..., Platform], wall: WallClock) -> Platform:
+    return open_platform(now=wall)
+
+
+def grant(platform: Platform, key: str) -> Grant | None:
+    """What the routers know of a key."""
+    return RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"").grants.get(hash_key(key))
+
+
+async def add(admin: httpx.AsyncClient, **fields: Any) -> Any:
+    answer = await admin.post("/members", json=ANN | fields)
+    assert answer.status_code == 201
+    return answer.json()
+
+
+async def key_for(admin: httpx.AsyncClient, member: str, **fields: Any) -> Any:
+    answer = await admin.post("/api-keys", json={"role": "developer", "member": member} | fields)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def test_a_member_is_added_changed_and_taken_away(admin: httpx.AsyncClient, wall: WallClock) -> None:
+    ann = await add(admin, expires_at=wall.later(days=30))
+    assert (ann["object"], ann["name"], ann["role"]) == ("member", "ann@example.com", "developer")
+    for named in (ann["id"], "ann@example.com"):
+        assert (await admin.get(f"/members/{named}")).json() == ann
+    assert (await admin.get("/members")).json()["data"] == [ann]
+
+    changed = (await admin.patch(f"/members/{ann['id']}", json={"role": "admin"})).json()
+    assert changed == ann | {"role": "admin"}
+    assert (await admin.patch(f"/members/{ann['id']}", json={"expires_at": None})).json()["expires_at"] is None
+    assert (await admin.patch(f"/members/{ann['id']}", json={})).json() == changed | {"expires_at": None}
+
+    assert (await admin.delete(f"/members/{ann['id']}")).status_code == 400  # must be meant
+    assert (await admin.delete(f"/members/{ann['id']}?confirm=DELETE")).status_code == 204
+    for answer in (
+        await admin.get(f"/members/{ann['id']}"),
+        await admin.patch(f"/members/{ann['id']}", json={}),
+        await admin.delete(f"/members/{ann['id']}?confirm=DELETE"),
+    ):
+        assert answer.status_code == 404
+
+
+@ONE_DATABASE
+async def test_wrong_wishes_are_refused_by_field(admin: httpx.AsyncClient) -> None:
+    wishes: list[tuple[dict[str, Any], str]] = [
+        ({"name": ""}, "name"),
+        ({"name": "a\x00b"}, "name"),
+        ({"name": "n" * 129}, "name"),
+        ({"name": None}, "name"),
+        ({"role": "owner"}, "role"),
+        ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "soon"}, "expires_at"),
+        ({"x": 1}, "x"),
+    ]
+    for wish, param in wishes:
+        answer = await admin.post("/members", json=ANN | wish)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), wish
+    assert (await admin.get("/members")).json()["data"] == []
+
+
+async def test_a_change_to_the_past_is_refused(admin: httpx.AsyncClient) -> None:
+    ann = await add(admin)
+    answer = await admin.patch(f"/members/{ann['id']}", json={"expires_at": "2020-01-01T00:00:00Z"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_at")
+    assert (await admin.get(f"/members/{ann['id']}")).json() == ann
+
+
+async def test_names_are_taken_once_and_members_are_bounded(
+    admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert members_service.MAX_MEMBERS == 50
+    monkeypatch.setattr(members_service, "MAX_MEMBERS", 2)
+    await add(admin)
+    taken = await admin.post("/members", json=ANN)
+    assert (taken.status_code, taken.json()["error"]["param"]) == (409, "name")
+    await add(admin, name="bob")
+    assert (await admin.post("/members", json=ANN | {"name": "cleo"})).status_code == 409
+
+
+async def test_only_admins_manage_members(admin: httpx.AsyncClient, client_for: ClientFor) -> None:
+    ann = await add(admin)
+    developer = client_for((await key_for(admin, ann["id"]))["key"])
+    assert (await developer.get("/members")).status_code == 403
+    assert (await developer.patch(f"/members/{ann['id']}", json={"role": "admin"})).status_code == 403
+
+
+async def test_a_members_key_can_do_no_more_than_they(
+    admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform, wall: WallClock
+) -> None:
+    await add(admin, expires_at=wall.later(days=1))
+    refused = await admin.post("/api-keys", json={"role": "admin", "member": "ann@example.com"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "role")
+
+    issued = await key_for(admin, "ann@example.com", expires_at=wall.later(days=9))
+    holder = client_for(issued["key"])
+    assert issued["expires_at"] < wall.later(days=2)  # theirs, not its own
+    assert (await holder.get("/endpoints")).status_code == 200
+
+    await admin.patch(f"/members/{issued['member_id']}", json={"role": "inference"})
+    told = grant(platform, issued["key"])
+    assert told is not None
+    assert told.role == "inference"
+    assert (await holder.get("/endpoints")).status_code == 403
+    shown = (await admin.get(f"/api-keys/{issued['id']}")).json()
+    assert (shown["role"], shown["expires_at"]) == ("inference", issued["expires_at"])
+
+
+async def test_a_members_key_ends_with_their_time_and_comes_back_with_more(
+    admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform, wall: WallClock
+) -> None:
+    ann = await add(admin, expires_at=wall.later(days=1))
+    issued = await key_for(admin, ann["id"])
+    wall.jump(days=1)
+    assert (await client_for(issued["key"]).get("/endpoints")).status_code == 401
+    told = grant(platform, issued["key"])
+    assert told is not None
+    assert told.expires_at is not None
+    assert told.expires_at <= wall()  # so the routers refuse it by themselves
+    late = await admin.post("/api-keys", json={"role": "developer", "member": ann["id"]})
+    assert (late.status_code, late.json()["error"]["param"]) == (409, "member")
+
+    await admin.patch(f"/members/{ann['id']}", json={"expires_at": wall.later(days=1)})
+    assert (await client_for(issued["key"]).get("/endpoints")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/members/ann@example.com", "/members"])
+async def test_who_is_taken_away_loses_their_keys_at_once(
+    admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform, path: str
+) -> None:
+    ann = await add(admin)
+    theirs = await key_for(admin, ann["id"])
+    nobodys = (await admin.post("/api-keys", json={"role": "developer"})).json()
+    assert (await admin.delete(path)).status_code == 400
+    assert (await admin.delete(f"{path}?confirm=DELETE")).status_code == 204
+    assert (await admin.get("/members")).json()["data"] == []
+    assert grant(platform, theirs["key"]) is None
+    assert (await client_for(theirs["key"]).get("/endpoints")).status_code == 401
+    assert (await client_for(nobodys["key"]).get("/endpoints")).status_code == 200
+    told = (await admin.get(f"/events?subject={theirs['id']}")).json()["data"]
+    assert [event["kind"] for event in told] == ["issued", "revoked"]

@@ -1,0 +1,174 @@
+"""Stop rules and tombstones by a clock that jumps."""
+
+from datetime import timedelta
+
+import pytest
+
+from app.control_plane.platform import Platform
+from app.core.records import Endpoint, EndpointMinute, Event
+from app.core.specs import EndpointSpec
+from tests.control_plane.clocks import WallClock
+from tests.control_plane.conftest import OpenPlatform
+from tests.control_plane.platforms import FakeCluster, by_name, spec
+
+
+@pytest.fixture
+def now() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+def platform(open_platform: OpenPlatform, now: WallClock) -> Platform:
+    """Nothing goes by itself: tests step."""
+    platform = open_platform(now=now)
+    for loop in platform.loops:
+        loop.stop()
+    return platform
+
+
+def settle(platform: Platform) -> None:
+    for _ in range(3):
+        platform.reconciler.step()
+
+
+def serving(platform: Platform, wish: EndpointSpec) -> Endpoint:
+    platform.endpoints.create("default", wish)
+    settle(platform)
+    endpoint = by_name(platform)[wish.name]
+    assert endpoint.state == "healthy"
+    return endpoint
+
+
+def kinds(platform: Platform, endpoint: Endpoint) -> list[str]:
+    return [event.kind for event in platform.registry.find(Event, subject=endpoint.id)]
+
+
+def test_an_endpoint_stops_after_its_time_in_service(platform: Platform, cluster: FakeCluster, now: WallClock) -> None:
+    cluster.refuses = lambda _: True
+    platform.endpoints.create("default", spec("timed", auto_stop_s=3600))
+    settle(platform)
+    now.jump(days=5)  # it prepares for long
+    platform.stop_rules.step()
+    cluster.refuses = lambda _: False
+    stopped = by_name(platform)["timed"]
+    assert (stopped.state, stopped.running_since) == ("abnormal", None)
+    platform.endpoints.patch("default", stopped.id, {"description": "try again at once"})
+    settle(platform)
+    assert by_name(platform)["timed"].state == "healthy"
+    now.jump(seconds=3599)
+    platform.stop_rules.step()
+    assert by_name(platform)["timed"].state == "healthy"
+    now.jump(seconds=2)
+    platform.stop_rules.step()
+    settle(platform)
+    ended = by_name(platform)["timed"]
+    assert (ended.state, ended.running_since, cluster.applications) == ("stopped", None, {})
+    assert "auto_stop_s" in ended.reason
+    platform.endpoints.start("default", ended.id)
+    settle(platform)
+    now.jump(seconds=3599)
+    platform.stop_rules.step()
+    assert by_name(platform)["timed"].state == "healthy"  # the time begins again
+
+
+def test_a_declared_endpoint_stops_in_its_time_and_can_be_started(open_platform: OpenPlatform, now: WallClock) -> None:
+    declared = spec("declared", auto_stop_s=60)
+    platform = open_platform(declared, now=now)
+    for loop in platform.loops:
+        loop.stop()
+    settle(platform)
+    now.jump(minutes=2)
+    platform.stop_rules.step()
+    assert by_name(platform)["declared"].state == "stopped"
+    platform.endpoints.declare([declared])  # as after a restart
+    assert by_name(platform)["declared"].state == "stopped"
+    platform.endpoints.start("default", by_name(platform)["declared"].id)
+    settle(platform)
+    assert by_name(platform)["declared"].state == "healthy"
+
+
+def test_without_traffic_it_is_announced_and_deleted_and_can_be_restored(platform: Platform, now: WallClock) -> None:
+    quiet = serving(platform, spec("quiet", scale={"min_units": 0}))
+    kept = serving(platform, spec("kept"))
+    now.jump(days=5, hours=23)
+    platform.stop_rules.step()
+    assert "idle_warning" not in kinds(platform, quiet)
+    now.jump(hours=2)
+    platform.stop_rules.step()
+    platform.stop_rules.step()
+    assert kinds(platform, quiet).count("idle_warning") == 1
+    now.jump(hours=21)
+    platform.stop_rules.step()
+    assert by_name(platform)["quiet"].state == "healthy"
+    now.jump(hours=4)
+    platform.stop_rules.step()
+    settle(platform)
+    assert set(by_name(platform)) == {"kept"}
+    assert kinds(platform, kept)[-1] == "healthy"
+    platform.endpoints.restore("default", quiet.id)
+    settle(platform)
+    platform.stop_rules.step()
+    assert by_name(platform)["quiet"].state == "healthy"  # its week begins again
+
+
+def test_a_request_keeps_it(platform: Platform, now: WallClock) -> None:
+    quiet = serving(platform, spec("quiet", scale={"min_units": 0}))
+    now.jump(days=6, hours=1)
+    platform.stop_rules.step()
+    assert "idle_warning" in kinds(platform, quiet)
+    called = by_name(platform)["quiet"].model_copy(update={"last_request_at": now()})
+    platform.registry.put(called)
+    now.jump(days=5)
+    platform.stop_rules.step()
+    assert by_name(platform)["quiet"].state == "healthy"
+    assert kinds(platform, quiet).count("idle_warning") == 1
+
+
+def test_a_tombstone_stays_for_30_days(platform: Platform, now: WallClock) -> None:
+    endpoint = serving(platform, spec("gone"))
+    figures = EndpointMinute(id="min-1", created_at=now(), endpoint_id=endpoint.id, figures={"requests": 1})
+    platform.registry.put(figures)
+    platform.endpoints.delete("default", endpoint.id)
+    settle(platform)
+    now.jump(days=29, hours=23)
+    platform.stop_rules.step()
+    (tombstone,) = platform.endpoints.find("default", deleted=True)
+    assert platform.tombstones.purge_at(tombstone) == (tombstone.deleted_at or now()) + timedelta(days=30)
+    now.jump(hours=2)
+    platform.stop_rules.step()
+    assert platform.registry.find(Endpoint) == platform.registry.find(EndpointMinute) == []
+    assert kinds(platform, endpoint)[-1] == "purged"
+
+
+def test_both_times_are_settings(open_platform: OpenPlatform, now: WallClock) -> None:
+    platform = open_platform(now=now, idle_delete_days=2, tombstones_kept_days=1)
+    for loop in platform.loops:
+        loop.stop()
+    serving(platform, spec("quiet", scale={"min_units": 0}))
+    for _ in range(2):
+        now.jump(days=1, minutes=1)
+        platform.stop_rules.step()
+    settle(platform)
+    assert by_name(platform) == {}
+    now.jump(days=1)
+    platform.stop_rules.step()
+    assert platform.registry.find(Endpoint) == []
+
+
+def test_one_that_cannot_be_stopped_holds_up_no_other(
+    platform: Platform, now: WallClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        serving(platform, spec(name, auto_stop_s=60))
+    now.jump(minutes=2)
+    rest = platform.endpoints.rest
+
+    def refuses_one(endpoint: Endpoint, state: str, reason: str) -> Endpoint:
+        if endpoint.spec.name == "one":
+            raise RuntimeError("no")
+        return rest(endpoint, state, reason)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(platform.endpoints, "rest", refuses_one)
+    platform.stop_rules.step()
+    states = {name: endpoint.state for name, endpoint in by_name(platform).items()}
+    assert states == {"one": "healthy", "two": "stopped"}

