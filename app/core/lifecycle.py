@@ -177,7 +177,8 @@ def _judge(
         # It keeps its traffic: requests wait in the handle for the unit that replaces the lost one.
         reason = f"a unit was lost; another is {new.phase or 'starting'}"
         return Verdict("abnormal", reason, revision, new.running_units, done=False)
-    if endpoint.revision == revision and new.running_units:
+    if endpoint.revision == revision:
+        # It has served: requests wait in the handle while Serve, whose controller may be new, finds its units again.
         reason = f"a further unit is {new.phase}" if new.phase else "units are starting or leaving"
         return Verdict("scaling", reason, revision, new.running_units, done=False)
     reason = new.reason or "the first unit is starting"

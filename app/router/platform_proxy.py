@@ -22,6 +22,7 @@ _NOT_FORWARDED = {  # what belongs to one connection, and the ID that the router
 }  # fmt: skip
 PREFIX = "/platform"
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
+AWAY = "The control plane is not reachable; endpoints go on serving."
 OPEN_PATHS = {"/platform/openapi.json"}
 """What strangers may read; they may send nothing there."""
 TIMEOUT = httpx.Timeout(connect=5, read=300, write=60, pool=5)
@@ -56,7 +57,10 @@ class PlatformProxy:
         try:
             answer = await self._client.send(outgoing, stream=True)
         except httpx.TransportError:
-            raise Unavailable("The control plane is not reachable; endpoints go on serving.") from None
+            raise Unavailable(AWAY) from None
+        if answer.is_error and not answer.headers.get("content-type", "").startswith("application/json"):
+            await answer.aclose()  # Serve's proxy itself speaks: its replica is gone
+            raise Unavailable(AWAY)
         response = StreamingResponse(answer.aiter_raw(), answer.status_code, background=BackgroundTask(answer.aclose))
         told = [(name.lower(), value) for name, value in answer.headers.raw]
         response.raw_headers = [(name, value) for name, value in told if name not in _NOT_FORWARDED]

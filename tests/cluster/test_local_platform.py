@@ -146,7 +146,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     platform: Platform, machine: Machine, tmp_path: Path
 ) -> None:
-    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, another one, the end."""
+    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, the end."""
     config = machine.write_config(
         {"name": "first", "model": "SmolLM2-135M-Instruct"}, simulations={"kept": {"word": "kept "}}
     )
@@ -159,7 +159,8 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     interrupted = begin()
     os.kill(interrupted.pid, signal.SIGINT)
     _, err = interrupted.communicate(timeout=60)
-    assert interrupted.returncode == 1, err
+    # Python ends by the signal itself where it hit an `exec` of a text, as imports of dataclasses have it.
+    assert interrupted.returncode in (1, -signal.SIGINT), err
     assert "interrupted" in err
     assert not (machine.home / "serve.json").exists()
 
@@ -184,10 +185,6 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     assert not [process for process in left if alive(process)]
     assert not folder.exists()
 
-    machine.run("down")
-    good = machine.run("up", "--config", str(config))
-    assert good.returncode == 0, good.stderr
-    assert "Paris" in good.stdout
     _comes_back_as_it_was(machine, config)
 
     living = machine.processes()
@@ -205,15 +202,17 @@ def _comes_back_as_it_was(machine: Machine, config: Path) -> None:
     before = Platform(machine)
     created = before.http.post("/platform/v1/endpoints", json={"name": "kept", "model": MODEL}).json()
     issued = before.http.post("/platform/v1/api-keys", json={"description": "kept"}).json()
-    first = before.endpoint("first")
-    before.wait_for("kept", "healthy")
+    first, healthy = before.endpoint("first"), before.wait_for("kept", "healthy")
     assert machine.run("down").returncode == 0
-    assert machine.run("up", "--config", str(config)).returncode == 0
+    good = machine.run("up", "--config", str(config))
+    assert good.returncode == 0, good.stderr
+    assert "Paris" in good.stdout
     after = Platform(machine)
     assert after.key == before.key
-    assert (after.endpoint("first")["id"], after.endpoint("first")["revision"]) == (first["id"], first["revision"])
+    assert after.endpoint("first")["id"] == first["id"]
     kept = after.wait_for("kept", "healthy")
-    assert (kept["id"], kept["generation"]) == (created["id"], created["generation"])
+    same = ("id", "revision", "generation")
+    assert {field: kept[field] for field in same} == {field: healthy[field] for field in same}
     caller = after.openai.with_options(api_key=issued["key"])
     answer = caller.chat.completions.create(
         model=created["id"], messages=[{"role": "user", "content": "hi"}], max_tokens=2

@@ -1,6 +1,7 @@
 """A control plane on a temporary registry and object store."""
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,18 @@ from app.control_plane.platform import Platform, utc_now
 from app.core.specs import EndpointSpec
 from app.settings import Settings
 from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in
+
+ON_POSTGRESQL_EVERY = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the tests here, one in four runs on PostgreSQL too, always the same ones; `make soak` runs them all there."""
+    for item in items:
+        if "test_fuzz" in item.nodeid or "control_plane/" not in item.nodeid or "[postgresql" not in item.nodeid:
+            continue
+        if zlib.crc32(item.nodeid.encode()) % ON_POSTGRESQL_EVERY:
+            item.add_marker("soak")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])

@@ -66,6 +66,8 @@ CASES = [
          "scheduling", reason="the first unit is checking weights"),
     Case("and its next ones, if it needs more", endpoint(), [seen("new", "starting", 1, phase="waiting for 1 CPU")],
          [], "scheduling", reason="a further unit is waiting for 1 CPU"),
+    Case("it keeps its traffic while Serve's next controller finds its units again", SERVES_NEW,
+         [seen("new", "starting", 0)], [], "scaling", "new", reason="units are starting or leaving"),
     Case("it serves once it runs", endpoint(), [seen("new")], [], "healthy", "new", done=True),
     Case("it stays healthy", SERVES_NEW, [seen("new")], [], "healthy", "new", done=True),
     Case("its first unit cannot start", endpoint(), [seen("new", "failed", 0, "out of memory")], [], "abnormal",

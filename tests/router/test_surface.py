@@ -9,7 +9,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message
 
@@ -115,6 +115,17 @@ async def test_without_the_control_plane_503(make_router: MakeRouter) -> None:
     router = await make_router(forever, serve_proxy_url="http://127.0.0.1:1")
     answer = await router.http().get("/platform/v1/endpoints")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_what_serves_proxy_says_for_a_replica_that_died_is_a_503_in_our_form(
+    make_router: MakeRouter, serve: Callable[..., str]
+) -> None:
+    async def fail(_: Request) -> Response:
+        return PlainTextResponse("Internal Server Error", 500)
+
+    dead = serve(Starlette(routes=[Route("/platform/{path:path}", fail)]))
+    answer = await (await make_router(forever, serve_proxy_url=dead)).http().get("/platform/v1/endpoints")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
 async def ask(app: ASGIApp, method: str, path: str) -> tuple[int, int]:

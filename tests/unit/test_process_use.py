@@ -87,6 +87,7 @@ def test_memory_that_takes_long_to_read_is_read_less_often(monkeypatch: pytest.M
         return next(sizes)
 
     monkeypatch.setattr("app.unit.process_use._memory_bytes", slow)
+    monkeypatch.setattr("app.unit.process_use._with_descendants", lambda roots: roots)  # other tests' children
     use = ProcessUse([os.getpid()], clock)
     begun = clock.now
     assert use.read()[1] == 1
