@@ -57,7 +57,7 @@ async def note(admin: httpx.AsyncClient, job: Job) -> str:
 
 
 async def test_what_a_running_job_writes(admin: httpx.AsyncClient, job: Job, cluster: FakeCluster):
-    cluster.written[job.id] = "Validating\ncannot read /home/me/x: password=hunter22\n"
+    cluster.written[job.id] = "Validating\ncannot read /data/x: password=hunter22\n"
     assert await messages(admin, job) == ["Validating", "cannot read x: password=***"]
     assert await messages(admin, job, search="VALID") == ["Validating"]
     page = (await admin.get(f"/jobs/{job.id}/logs?page_size=1")).json()

@@ -27,7 +27,7 @@ def test_keys_are_not_in_logs() -> None:
         ("\x1b[32mgreen\x1b[0m \x1b[1;31mred", "green red"),
         ("10 %\r50 %\r100 %\n", "100 %"),
         ("a\x00b\x07c\u2028d\x85e", "a b c d e"),
-        ('File "/home/someone/app/unit/engine.py", line 3', 'File "engine.py", line 3'),
+        ('File "/opt/app/unit/engine.py", line 3', 'File "engine.py", line 3'),
         ("中文也行", "中文也行"),
         ("\n", ""),
     ],
