@@ -6,7 +6,6 @@ servers: `python -m MODULE RUN_DIR [OPTION...]`, with a module that calls `serve
 """
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import logging
@@ -24,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from app.libc import die_with_parent
+
 REQUEST_LIMIT_BYTES = 1 << 20
 LOG_LIMIT_BYTES = 8 << 20
 START_AGAIN_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 log = logging.getLogger(__name__)
 
@@ -214,13 +214,9 @@ def _first_line(connection: socket.socket) -> bytes:
 def _be_child() -> None:
     """A process group of its own, that dies with the server; so do the processes it forks with it."""
     os.setsid()
-    _die_with_parent()
-    os.register_at_fork(after_in_child=_die_with_parent)
+    die_with_parent()
+    os.register_at_fork(after_in_child=die_with_parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _reap(children: set[int]) -> None:

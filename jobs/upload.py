@@ -40,9 +40,10 @@ def upload(workspace: Workspace) -> JobOutcome:
             if task.mode == "reference":
                 fix = "Leave out mode reference: pickled weights are converted while they are copied."
                 return failed(finding("pickle_refused", fix, file=contents.pickled[0].name))
-            if short := _disk_short(workspace, folder, contents.pickled):
+            wanted = [file for file in contents.top.values() if file in contents.pickled or _is_served(file)]
+            if short := _disk_short(workspace, wanted, contents.pickled):
                 return failed(short)
-            folder = _converted(workspace, folder, contents.pickled)
+            folder = _converted(workspace, folder, wanted, contents.pickled)
             if task.validation:
                 outcome = verdict_on(_here(workspace), workspace)
                 if not outcome.ok:
@@ -82,14 +83,9 @@ def _publish(workspace: Workspace, task: UploadTask, folder: Folder) -> Manifest
     )
 
 
-def _disk_short(workspace: Workspace, folder: Folder, pickled: Sequence[FolderFile]) -> Finding | None:
+def _disk_short(workspace: Workspace, wanted: Sequence[FolderFile], pickled: Sequence[FolderFile]) -> Finding | None:
     """Pickled weights lie on this node twice for a while: as they came, and converted."""
-    names = {file.name for file in pickled}
-    needed = sum(
-        file.size_bytes * (1 + (file.name in names))
-        for file in folder.files()
-        if file.name in names or _is_served(file)
-    )
+    needed = sum(file.size_bytes for file in (*wanted, *pickled))
     there = sum(path.stat().st_size for path in workspace.scratch.rglob("*") if path.is_file())
     free = shutil.disk_usage(workspace.scratch).free + there
     if needed + SPARE_BYTES <= free:
@@ -102,12 +98,13 @@ def _disk_short(workspace: Workspace, folder: Folder, pickled: Sequence[FolderFi
     )
 
 
-def _converted(workspace: Workspace, folder: Folder, pickled: Sequence[FolderFile]) -> Folder:
+def _converted(
+    workspace: Workspace, folder: Folder, wanted: Sequence[FolderFile], pickled: Sequence[FolderFile]
+) -> Folder:
     """The folder with its pickled weights as safetensors, on this node."""
     here = workspace.scratch / "weights"
     here.mkdir(exist_ok=True)
     names = [file.name for file in pickled]
-    wanted = [file for file in folder.files() if _is_served(file) or file.name in names]
     total_bytes, done_bytes = sum(file.size_bytes for file in wanted), 0
     for file in wanted:
         _fetch(folder, file, here / file.name)

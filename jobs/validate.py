@@ -8,7 +8,7 @@ from app.store.folders import RefusedEntry, fingerprint
 from app.store.layout import read_manifest
 from app.store.object_store import StoreError
 from app.store.sources import open_source
-from app.weights.validator import ValidationTask, validate_warm
+from app.weights.validator_client import ValidationTask, validate_warm
 from jobs.workspace import Workspace, failed, main
 
 TIMEOUT_S = 300.0

@@ -5,7 +5,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,17 @@ class PostgresqlServer:
             self._execute(statement)
 
     @contextmanager
-    def database(self) -> Iterator[str]:
-        """The address of an empty database of its own."""
-        name = self._create()
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """The address of an empty database of its own, or of a copy of another one."""
+        name = self._create(template)
         try:
             yield self._server.get_uri(database=name)
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def migrated_database(self) -> AbstractContextManager[str]:
+        """The same of the newest schema, as migrations have just made it."""
+        return self.database(self._migrated)
 
     @contextmanager
     def registry_database(self) -> Iterator[str]:
@@ -55,21 +59,31 @@ class PostgresqlServer:
 
     @cached_property
     def _registry(self) -> str:
+        return self._create(self._migrated)
+
+    @cached_property
+    def _migrated(self) -> str:
+        """Nobody is ever connected to it, so that it can be copied."""
         name = self._create()
-        registry = Registry(self._server.get_uri(database=name))
-        registry.migrate()
-        registry.close()
+        migrate(self._server.get_uri(database=name))
         return name
 
-    def _create(self) -> str:
+    def _create(self, template: str = "template1") -> str:
         name = f"test_{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         self._execute(f"ALTER DATABASE {name} SET timezone TO 'Asia/Shanghai'")  # ours is UTC whatever theirs is
         return name
 
     def _execute(self, statement: str, database: str | None = None) -> None:
         with psycopg.connect(self._server.get_uri(database=database), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest schema."""
+    registry = Registry(url)
+    registry.migrate()
+    registry.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from app import fork_server
 from tests.echo_server import SERVER
-
-WAIT_S = 20
+from tests.fork_servers import WAIT_S, end_servers, has_ended, servers, until
 
 
 @pytest.fixture
@@ -18,16 +15,7 @@ def run_dir(tmp_path: Path) -> Iterator[Path]:
     """Under a path that is longer than a unix socket's may be."""
     run_dir = tmp_path / ("long-" * 12) / ("path-" * 12) / "run"
     yield run_dir
-    found = servers(run_dir)
-    for server in found:
-        server.kill()
-    assert psutil.wait_procs(found, timeout=WAIT_S)[1] == []
-
-
-def servers(run_dir: Path) -> list[psutil.Process]:
-    wanted = ["tests.echo_server", str(run_dir)]
-    found = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [])[2:4] == wanted]
-    return [p for p in found if p.ppid() not in {other.pid for other in found}]
+    end_servers(SERVER.module, run_dir)
 
 
 def connect(run_dir: Path, *options: str) -> socket.socket:
@@ -50,17 +38,6 @@ def first_line(connection: socket.socket) -> str:
     return line.decode()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def ended(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 def log_of(run_dir: Path) -> Path:
     return run_dir.parent / "logs" / "echo-server.log"
 
@@ -70,7 +47,7 @@ def test_each_connection_has_a_child_of_its_own(run_dir: Path):
     two, (other_pid, other_said) = ask(run_dir, "wait two")
     with one, two:
         assert (said, other_said) == ("one", "two")
-        (server,) = servers(run_dir)
+        (server,) = servers(SERVER.module, run_dir)
         assert {child.pid for child in server.children()} == {int(pid), int(other_pid)}
         assert os.getpgid(int(pid)) == int(pid)
     until(lambda: not server.children())
@@ -84,9 +61,9 @@ def test_the_socket_is_its_owners_only(run_dir: Path):
 
 def test_a_second_server_ends_at_once(run_dir: Path):
     ask(run_dir, "echo")[0].close()
-    (first,) = servers(run_dir)
+    (first,) = servers(SERVER.module, run_dir)
     SERVER.start(run_dir, os.environ)
-    until(lambda: {server.pid for server in servers(run_dir)} == {first.pid})
+    until(lambda: {server.pid for server in servers(SERVER.module, run_dir)} == {first.pid})
     ask(run_dir, "echo")[0].close()
 
 
@@ -101,15 +78,15 @@ def test_what_a_child_leaves_of_its_group_ends_with_it(run_dir: Path):
     connection, _ = ask(run_dir, "fork")
     with connection:
         grandchild = int(first_line(connection))
-    until(lambda: ended(grandchild))
+    until(lambda: has_ended(grandchild))
 
 
 def test_children_die_with_the_server(run_dir: Path):
     connection, (pid, *_) = ask(run_dir, "wait")
     with connection:
-        (server,) = servers(run_dir)
+        (server,) = servers(SERVER.module, run_dir)
         server.kill()
-        until(lambda: ended(int(pid)))
+        until(lambda: has_ended(int(pid)))
         assert connection.recv(1) == b""
 
 
@@ -147,17 +124,17 @@ def test_its_log_stays_small(run_dir: Path):
 
 def test_it_ends_when_its_socket_is_gone(run_dir: Path):
     ask(run_dir, "echo")[0].close()
-    (server,) = servers(run_dir)
+    (server,) = servers(SERVER.module, run_dir)
     run_dir.joinpath(SERVER.socket_name).unlink()
-    until(lambda: ended(server.pid))
+    until(lambda: has_ended(server.pid))
 
 
 def test_an_idle_server_ends_and_the_next_request_starts_another(run_dir: Path):
     connection, (busy, *_) = ask(run_dir, "wait", "0.1")
     with connection:
-        (server,) = servers(run_dir)
-        assert not ended(int(busy))
-    until(lambda: ended(server.pid))
+        (server,) = servers(SERVER.module, run_dir)
+        assert not has_ended(int(busy))
+    until(lambda: has_ended(server.pid))
     assert not run_dir.joinpath(SERVER.socket_name).exists()
     ask(run_dir, "echo", "0.1")[0].close()
 

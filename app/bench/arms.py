@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import yaml
 from app import processes
 from app.bench.load import Server
 from app.core.specs import CPU_SMALL
-from app.local import serve_config
-from app.local.platform import PROMPT, Running, down, up
+from app.local import Say, serve_config
+from app.local.platform import down, up
 from app.local.ports import free_port
+from app.local.running import first_chat
 from app.settings import Settings
 from app.unit.engine_host import openmp
 
@@ -32,7 +33,8 @@ class Started:
 
     server: Server
     start_to_first_token_s: float
-    platform: Running | None = None
+    run_id: str
+    """Of its processes."""
 
 
 @contextlib.contextmanager
@@ -75,14 +77,14 @@ def plain(model: Path, threads: int | None, log: Path, *more: str) -> Iterator[S
             if process.poll() is not None or time.monotonic() - started > START_TIMEOUT_S:
                 raise RuntimeError(f"plain vLLM did not start; see {log}")
             time.sleep(0.1)
-        yield Started(server, time.monotonic() - started)
+        yield Started(server, time.monotonic() - started, run_id)
     finally:
         processes.stop(run_id, patience_s=10)
         process.wait()
 
 
 @contextlib.contextmanager
-def plain_default(model: Path, log: Path, say: Callable[[str], None]) -> Iterator[Started]:
+def plain_default(model: Path, log: Path, say: Say) -> Iterator[Started]:
     """vLLM's API server with the model and nothing else.
 
     By itself it asks for 92 % of the machine's memory; where that is not free it is told to be content with our KV
@@ -113,19 +115,13 @@ def platform(settings: Settings, threads: int, model: Path) -> Iterator[Started]
         took = time.monotonic() - started
         assert running.endpoint_id
         key = Path(running.admin_key_file).read_text().strip()
-        yield Started(Server(running.base_url, running.endpoint_id, key, model), took, running)
+        yield Started(Server(running.base_url, running.endpoint_id, key, model), took, running.run_id)
     finally:
         down(settings, lambda _: None)
 
 
 def _answers(server: Server) -> bool:
-    body = {
-        "model": server.model,
-        "messages": [{"role": "user", "content": PROMPT}],
-        "max_tokens": 64,
-        "temperature": 0,
-    }
     with contextlib.suppress(httpx.TransportError):
-        answer = httpx.post(f"{server.base_url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
-        return answer.status_code == 200
+        url, body = f"{server.base_url}/v1/chat/completions", first_chat(server.model)
+        return httpx.post(url, json=body, timeout=60, trust_env=False).status_code == 200
     return False

@@ -4,7 +4,6 @@ On a cluster that is played, so that nothing but the control plane is measured.
 """
 
 import asyncio
-import shutil
 import tempfile
 import threading
 import time
@@ -70,27 +69,26 @@ def measure_records(rounds: int, endpoints: int = ENDPOINTS) -> dict[str, list[f
 
     The names stay with another number of `endpoints`. Raises RuntimeError when they do not become healthy.
     """
-    home = Path(tempfile.mkdtemp(prefix="modelunit-records-"))
-    settings = Settings(home=home)
-    platform = Platform(settings, PlayedCluster(), ControlPlaneArgs(), routers_timeout_s=0)
-    try:
-        _publish_model(settings)
-        platform.open()
-        for loop in platform.loops:
-            loop.stop()  # steps are taken by hand
-        _fill(platform, endpoints)
-        taken: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            for name, figure_ms in (
-                ("list_1000_endpoints_p99_ms", asyncio.run(_list_p99_ms(platform))),
-                ("reconcile_1000_endpoints_ms", _median_ms([_step_s(platform) for _ in range(STEPS)])),
-                ("routing_table_push_1000_ms", _median_ms([_push_s(platform) for _ in range(PUSHES)])),
-            ):
-                taken.setdefault(name, []).append(figure_ms)
-        return taken
-    finally:
-        platform.close()
-        shutil.rmtree(home)
+
+    with tempfile.TemporaryDirectory(prefix="modelunit-records-") as home:
+        platform = Platform(Settings(home=Path(home)), PlayedCluster(), ControlPlaneArgs(), routers_timeout_s=0)
+        try:
+            _publish_model(platform.settings)
+            platform.open()
+            for loop in platform.loops:
+                loop.stop()  # steps are taken by hand
+            _fill(platform, endpoints)
+            taken: dict[str, list[float]] = {}
+            for _ in range(rounds):
+                for name, figure_ms in (
+                    ("list_1000_endpoints_p99_ms", asyncio.run(_list_p99_ms(platform))),
+                    ("reconcile_1000_endpoints_ms", _median_ms([_step_s(platform) for _ in range(STEPS)])),
+                    ("routing_table_push_1000_ms", _median_ms([_push_s(platform) for _ in range(PUSHES)])),
+                ):
+                    taken.setdefault(name, []).append(figure_ms)
+            return taken
+        finally:
+            platform.close()
 
 
 def _publish_model(settings: Settings) -> None:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ from app.bench.rows import Row, rows, rows_alone
 from app.bench.s3_server import NotInstalled
 from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
+from app.local import Say
 from app.local.ports import free_port
 from app.settings import Settings
 from app.store.layout import version_prefix
@@ -30,8 +30,6 @@ from app.weights.prepare import DEMO_ID
 LEVELS = (1, 8, 16)
 TRIAL_LEVEL = 16
 ENGINE_MARKS = ("app.unit.engine_host", "VLLM::")
-
-Say = Callable[[str], None]
 
 
 def run(home: Path, rounds: int, say: Say) -> list[Row]:
@@ -47,10 +45,9 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
     for number in range(1, rounds + 1):
         with arms.platform(settings, ours_threads, model) as started:
             _take(ours, started, measure(started.server, LEVELS), say, f"round {number} ours ")
-            assert started.platform
             if number == rounds:
                 time.sleep(idle.SETTLE_S)
-                everything = processes.marked(started.platform.run_id)
+                everything = processes.marked(started.run_id)
                 engine = [process for process in everything if _is_engine(process)]
                 _put(ours, "idle_{}", *idle.cost(process for process in everything if process not in engine))
                 _put(ours, "engine_{}_vs_default", *idle.cost(engine))
@@ -63,8 +60,7 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         plain[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = [default["output_tokens_per_s"]]
         ours[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = ours[f"output_tokens_per_s_c{TRIAL_LEVEL}"]
         time.sleep(idle.SETTLE_S)
-        run_id = f"plain-{started.server.base_url.rsplit(':', 1)[1]}"
-        _put(plain, "engine_{}_vs_default", *idle.cost(processes.marked(run_id)))
+        _put(plain, "engine_{}_vs_default", *idle.cost(processes.marked(started.run_id)))
     say("bare Ray with Serve and one empty deployment")
     _put(plain, "idle_{}", *idle.bare_ray(settings, free_port()))
     say("uploads, against plain boto3")

@@ -1,6 +1,5 @@
 """How long a warm validator takes for a folder of the shape of a 70B model, and how much it reads."""
 
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from app.bench.big_folder import write_sparse_llama_70b
 from app.catalog.catalog import Catalog
 from app.core.model_specs import Source
-from app.weights.validator import ValidationTask, validate_warm
+from app.weights.validator_client import ValidationTask, validate_warm
 
 BASE_MODEL = "Llama-3-70B"
 TIMEOUT_S = 120.0
@@ -21,9 +20,9 @@ def measure_70b(run_dir: Path, rounds: int) -> dict[str, list[float]]:
     """
     entry = Catalog.load(None).find(BASE_MODEL)
     assert entry
-    folder = Path(tempfile.mkdtemp(prefix="modelunit-70b-"))
     taken: dict[str, list[float]] = {"validation_70b_s": [], "validation_70b_read_bytes": []}
-    try:
+    with tempfile.TemporaryDirectory(prefix="modelunit-70b-") as name:
+        folder = Path(name)
         write_sparse_llama_70b(folder)
         task = ValidationTask(source=Source(uri=folder.as_uri()), entry=entry, precision="BF16")
         for number in range(rounds + 1):
@@ -34,6 +33,4 @@ def measure_70b(run_dir: Path, rounds: int) -> dict[str, list[float]]:
             if number:
                 taken["validation_70b_s"].append(time.monotonic() - started)
                 taken["validation_70b_read_bytes"].append(float(report.read_bytes))
-    finally:
-        shutil.rmtree(folder)
     return taken

@@ -1,12 +1,14 @@
 """`args` of the control plane's application in a serve config."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.control_plane.faults import STEPS
 from app.core.specs import EndpointSpec, MachineType
 from app.unit.engine import Simulation
+
+Declared = TypeVar("Declared", EndpointSpec, MachineType)
 
 
 class ControlPlaneArgs(BaseModel):
@@ -34,18 +36,11 @@ class ControlPlaneArgs(BaseModel):
     die_at: list[Annotated[str, Field(pattern=rf"^({'|'.join(STEPS)})( [^ ]+)?$")]] = []
     """For tests: kills the control plane when it reaches one of these steps, once for each in this HOME."""
 
-    @field_validator("machine_types")
+    @field_validator("machine_types", "endpoints")
     @classmethod
-    def _distinct_types(cls, machines: list[MachineType]) -> list[MachineType]:
-        names = [machine.name for machine in machines]
+    def _distinct(cls, declared: list[Declared], info: ValidationInfo) -> list[Declared]:
+        names = [one.name for one in declared]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"every machine type needs a name of its own; declared more than once: {', '.join(twice)}")
-        return machines
-
-    @field_validator("endpoints")
-    @classmethod
-    def _distinct(cls, endpoints: list[EndpointSpec]) -> list[EndpointSpec]:
-        names = [endpoint.name for endpoint in endpoints]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"every endpoint needs a name of its own; declared more than once: {', '.join(twice)}")
-        return endpoints
+            what = str(info.field_name).removesuffix("s").replace("_", " ")
+            raise ValueError(f"every {what} needs a name of its own; declared more than once: {', '.join(twice)}")
+        return declared

@@ -5,12 +5,14 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from app.control_plane.services.events import event
 from app.control_plane.services.job_logs import JobLogs
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.models import Models
+from app.control_plane.services.preparation import Preparation
 from app.core.job_specs import JobOutcome
 from app.core.jobs import UNFINISHED, RunStatus, judge, next_step, submission_id
 from app.core.records import Job, Model
@@ -45,6 +47,7 @@ class JobRunner:
         jobs: Jobs,
         logs: JobLogs,
         models: Models,
+        preparation: Preparation,
         cluster: JobPort,
         lock: threading.RLock,
         changed: Callable[[], None],
@@ -55,6 +58,7 @@ class JobRunner:
         self._jobs = jobs
         self._logs = logs
         self._models = models
+        self._preparation = preparation
         self._cluster = cluster
         self._lock = lock
         self._changed = changed
@@ -66,17 +70,17 @@ class JobRunner:
     def step(self) -> bool:
         """One round; returns whether nothing is left to wait for. One job's trouble never holds up another."""
         for model in self._models.in_state("preparing"):
-            self._guarded(model.id, lambda model=model: self._prepare(model))  # type: ignore[misc]
+            self._guarded(model.id, partial(self._prepare, model))
         unfinished = self._jobs.unfinished()
         turn = [job for job in unfinished if job.attempts or job.state == "stopping"]
         turn += [job for job in unfinished if job not in turn][: max(0, MAX_PROCESSES - len(turn))]
         for job in turn:
-            self._guarded(job.id, lambda job=job: self._run(job))  # type: ignore[misc]
+            self._guarded(job.id, partial(self._run, job))
         for model in self._models.in_state("deleting"):
-            self._guarded(model.id, lambda model=model: self._models.erase(model))  # type: ignore[misc]
+            self._guarded(model.id, partial(self._preparation.erase, model))
         if self._clock() >= self._sweep_at:
             self._sweep_at = self._clock() + SWEEP_PERIOD_S  # also when it fails: it takes long where a store is away
-            self._guarded("sweep", self._models.sweep)
+            self._guarded("sweep", self._preparation.sweep)
         return not (self._jobs.unfinished() or self._models.in_state("preparing") or self._models.in_state("deleting"))
 
     def _guarded(self, what: str, action: Callable[[], None]) -> None:
@@ -95,12 +99,12 @@ class JobRunner:
         step, job = next_step(model, self._jobs.of_model(model.id))
         outcome = self._jobs.outcome(job) if job and step != "wait" else None
         if step in ("validate", "upload"):
-            self._models.begin(model, step, outcome)
+            self._preparation.begin(model, step, outcome)
         elif step == "healthy" and outcome:
-            self._models.publish(model, outcome)
+            self._preparation.publish(model, outcome)
             self._changed()
         elif step == "failed" and job:
-            self._models.fail(model, job.reason, outcome)
+            self._preparation.fail(model, job.reason, outcome)
             self._changed()
 
     def _run(self, job: Job) -> None:

@@ -14,7 +14,9 @@ from app.control_plane.loop import Loop
 from app.control_plane.reconciler import ClusterPort, Reconciler
 from app.control_plane.retention import Retention, retained_logs, retained_records
 from app.control_plane.services.audit import Audit
+from app.control_plane.services.declarations import Declarations
 from app.control_plane.services.deploys import Deploys
+from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.endpoints import Endpoints
 from app.control_plane.services.events import Events
 from app.control_plane.services.figures import Figures
@@ -26,6 +28,7 @@ from app.control_plane.services.logs import LogStore
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.members import Members
 from app.control_plane.services.models import Models
+from app.control_plane.services.preparation import Preparation
 from app.control_plane.services.routing_table import RoutingTables
 from app.control_plane.services.tombstones import Tombstones
 from app.control_plane.services.unit_phases import UnitPhases
@@ -74,7 +77,8 @@ class Platform:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = utc_now,
     ):
-        lock = threading.RLock()
+        lock = self.lock = threading.RLock()
+        """Held by whoever reads a record and writes it back."""
         store = open_store(settings)
         self.settings = settings
         self.args = args
@@ -88,7 +92,10 @@ class Platform:
         self.jobs = Jobs(self.registry, store, lock, self.job_loop.nudge)
         self.machines = Machines(self.registry, self.catalog, args.machine_types, cluster.rooms, clock)
         self.job_logs = JobLogs(self.registry, store, cluster)
-        self.models = Models(self.registry, store, self.catalog, self.jobs, self.machines, lock, self.job_loop.nudge)
+        self.models = Models(self.registry, store, self.catalog, self.jobs, lock, self.job_loop.nudge)
+        self.preparation = Preparation(
+            self.registry, store, self.models, self.jobs, self.machines, lock, self.job_loop.nudge
+        )
         self.tables = RoutingTables(self.registry, store)
         self.phases = UnitPhases(clock)
         self.units = UnitSpecs(self.models, self.machines, args.simulations)
@@ -106,7 +113,16 @@ class Platform:
             die_once(args.die_at, settings.home),
         )
         self.job_runner = JobRunner(
-            self.registry, store, self.jobs, self.job_logs, self.models, cluster, lock, self.endpoint_loop.nudge, clock
+            self.registry,
+            store,
+            self.jobs,
+            self.job_logs,
+            self.models,
+            self.preparation,
+            cluster,
+            lock,
+            self.endpoint_loop.nudge,
+            clock,
         )
         self._routers_timeout_s = routers_timeout_s
         self.members = Members(self.registry, lock, self._grants_changed, now)
@@ -115,20 +131,16 @@ class Platform:
         self.events = Events(self.registry)
         self.audit = Audit(self.registry)
         self.idempotency = Idempotency(self.registry, now)
+        self.wishes = EndpointWishes(self.registry, self.models, self.machines, self.endpoint_loop.nudge, now)
         self.endpoints = Endpoints(
-            self.registry,
-            self.models,
-            self.machines,
-            self.units,
-            lock,
-            self.endpoint_loop.nudge,
-            now,
+            self.registry, self.models, self.wishes, self.units, lock, self.endpoint_loop.nudge, now
         )
+        self.declarations = Declarations(self.registry, self.wishes, lock, self.endpoint_loop.nudge)
         self.deploys = Deploys(settings, self.catalog, self.machines, self.models, self.endpoints)
         kept = timedelta(days=args.tombstones_kept_days)
         self.tombstones = Tombstones(self.registry, self.endpoints, lock, kept, now)
         idle = IdleRule(timedelta(days=args.idle_delete_days))
-        self.stop_rules = StopRules(self.registry, self.endpoints, self.tombstones, lock, idle, now)
+        self.stop_rules = StopRules(self.registry, self.wishes, self.tombstones, lock, idle, now)
         self.figures = Figures(self.registry, lock, self.keys.used, now)
         self.logs = LogStore(store, now)
         self.retention = Retention(
@@ -145,7 +157,7 @@ class Platform:
         self.models.adopt()
         self.tables.load(turn)
         self.figures.load()
-        self.endpoints.declare(self.args.endpoints)
+        self.declarations.declare(self.args.endpoints)
         self.reconciler.step()  # so that nobody reads states from before this start
         self.endpoint_loop.start(self._in_turn(self.reconciler.step))
         self.job_loop.start(self._in_turn(self.job_runner.step))

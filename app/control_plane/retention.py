@@ -25,7 +25,7 @@ class Kept:
     """How long something is kept."""
 
     what: str
-    for_: timedelta
+    kept_for: timedelta
     drop_before: Callable[[datetime], bool]
     """Removes what is older than a moment, not too much at once; returns whether nothing older is left."""
 
@@ -33,8 +33,8 @@ class Kept:
 def retained_records(registry: Registry, events_kept_days: int) -> list[Kept]:
     """The registry's records that go by their age."""
 
-    def kept(kind: type[Record], for_: timedelta) -> Kept:
-        return Kept(kind.__name__, for_, lambda moment: registry.delete_before(kind, moment, BATCH) < BATCH)
+    def kept(kind: type[Record], kept_for: timedelta) -> Kept:
+        return Kept(kind.__name__, kept_for, lambda moment: registry.delete_before(kind, moment, BATCH) < BATCH)
 
     return [
         kept(Event, timedelta(days=events_kept_days)),
@@ -62,7 +62,7 @@ class Retention:
 
     def _drop(self, kept: Kept) -> bool:
         try:
-            return kept.drop_before(self._now() - kept.for_)
+            return kept.drop_before(self._now() - kept.kept_for)
         except Exception:  # what cannot go keeps nothing else
             log.exception("%s past their time could not be removed; that is tried again with the next round", kept.what)
             return True

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
-from app.control_plane.services.endpoints import Endpoints
+from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.events import event
 from app.control_plane.services.tombstones import Tombstones
 from app.core.errors import Superseded
@@ -22,14 +22,14 @@ class StopRules:
     def __init__(
         self,
         registry: Registry,
-        endpoints: Endpoints,
+        wishes: EndpointWishes,
         tombstones: Tombstones,
         lock: threading.RLock,
         idle: IdleRule,
         now: Callable[[], datetime],
     ):
         self._registry = registry
-        self._endpoints = endpoints
+        self._wishes = wishes
         self._tombstones = tombstones
         self._lock = lock
         self._idle = idle
@@ -56,9 +56,9 @@ class StopRules:
                 return
             match due(endpoint, self._now(), self._idle):  # somebody may have changed it just now
                 case Stop(reason):
-                    self._endpoints.rest(endpoint, "stopped", reason)
+                    self._wishes.rest(endpoint, "stopped", reason)
                 case Delete(reason):
-                    self._endpoints.rest(endpoint, "deleting", reason)
+                    self._wishes.rest(endpoint, "deleting", reason)
                 case Warn(reason):
                     warned = endpoint.model_copy(update={"idle_warned_at": self._now()})
                     note = event(endpoint.workspace, endpoint.id, "idle_warning", reason)

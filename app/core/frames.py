@@ -25,7 +25,7 @@ class Kind(IntEnum):
 
     HEAD = 1  # engine -> router: JSON, status and content type of the answer
     DATA = 2  # engine -> router: bytes of the answer's body
-    END = 3  # engine -> router: JSON; the answer is complete
+    END = 3  # engine -> router: nothing more; the answer is complete
     FAIL = 4  # engine -> router: JSON, an error body; the answer broke off
     CALL = 10  # unit -> engine: a JSON line with router and request ID, then the request body
     ABORT = 11  # unit -> engine: nobody waits for this stream any more
@@ -34,6 +34,9 @@ class Kind(IntEnum):
     STATS = 14  # engine -> unit: JSON, an EngineStats
     READY = 20  # engine -> unit: JSON, the engine serves
     FAILED = 21  # engine -> unit: text, why the engine cannot start or died
+
+
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Frame(NamedTuple):
@@ -71,12 +74,13 @@ class FrameReader:
         self._buffer += data
         start = 0
         while len(self._buffer) - start >= _HEADER.size:
-            token, kind, length = _HEADER.unpack_from(self._buffer, start)
-            if length > self._limit_bytes or kind not in Kind._value2member_map_:
+            token, number, length = _HEADER.unpack_from(self._buffer, start)
+            kind = _KINDS.get(number)
+            if kind is None or length > self._limit_bytes:
                 raise FramingError("not a frame")
             end = start + _HEADER.size + length
             if len(self._buffer) < end:
                 break
-            yield Frame(token, Kind(kind), bytes(self._buffer[start + _HEADER.size : end]))
+            yield Frame(token, kind, bytes(self._buffer[start + _HEADER.size : end]))
             start = end
         del self._buffer[:start]

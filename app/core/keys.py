@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import datetime
 
 from app.core.errors import Unauthorized
@@ -85,3 +86,9 @@ def as_far_as(key: ApiKey, member: Member | None) -> ApiKey:
     ends = [end for end in (key.expires_at, member.expires_at) if end is not None]
     role = min(key.role, member.role, key=RANK.__getitem__)
     return key.model_copy(update={"role": role, "expires_at": min(ends, default=None)})
+
+
+def bounded(keys: Iterable[ApiKey], members: Iterable[Member]) -> list[ApiKey]:
+    """Each key as far as its own member's grant goes; `members` are all that they may belong to."""
+    by_id = {member.id: member for member in members}
+    return [as_far_as(key, by_id.get(key.member_id or "")) for key in keys]

@@ -1,17 +1,9 @@
-"""Lines of units' logs: made fit to be read by others, kept as text, and put in one order. Pure."""
+"""Lines of units' logs: kept as text, and put in one order. Pure."""
 
 import re
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from app.core.errors import without_paths
-
-MAX_CHARACTERS = 4096
-_CUT = " ... (cut)"
-_KEY = re.compile(r"mu-[A-Za-z0-9_-]{43}")
-_BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{8,}")
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _FORMAT = "%Y-%m-%dT%H:%M:%S"
 _PLACE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)~([A-Za-z0-9]{1,32})~(\d{1,6})~(\d{1,9})", re.ASCII)
 
@@ -61,18 +53,6 @@ class Wanted(NamedTuple):
     def matches(self, line: LogLine) -> bool:
         """Whether a line contains what is searched for."""
         return self.search.casefold() in line.text.casefold()
-
-
-def clean(line: str) -> str:
-    """The line as others may read it: no keys, no folders of the machine, no control characters, and not endless.
-
-    Of what a terminal would have overwritten, such as a progress bar, the last state stays.
-    """
-    line = line.rstrip().rpartition("\r")[2]
-    line = _CONTROL.sub(" ", _ESCAPE.sub("", line))
-    line = _BEARER.sub(r"\1***", _KEY.sub("mu-***", line))
-    line = without_paths(line)
-    return line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - len(_CUT)] + _CUT
 
 
 def timestamp(moment: datetime) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from app.core.errors import InvalidField
+
 
 def _in_utc(value: object) -> datetime:
     try:
@@ -17,3 +19,9 @@ def _in_utc(value: object) -> datetime:
 
 
 UtcMoment = Annotated[datetime, BeforeValidator(_in_utc)]
+
+
+def require_ahead(expires_at: datetime | None, now: datetime) -> None:
+    """Raises InvalidField for an end that has passed."""
+    if expires_at is not None and expires_at <= now:
+        raise InvalidField("expires_at has passed already; a later time is needed.", "expires_at")

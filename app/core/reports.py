@@ -1,12 +1,12 @@
 """What routers and units tell the control plane about themselves, every few seconds."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 StatusClass = Literal["2xx", "4xx", "429", "5xx"]
 """How a request ended; 429 is not counted among 4xx."""
-STATUS_CLASSES: tuple[StatusClass, ...] = ("2xx", "4xx", "429", "5xx")
+STATUS_CLASSES: tuple[StatusClass, ...] = get_args(StatusClass)
 
 Count = Annotated[int, Field(ge=0)]
 Sum = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -7,7 +7,7 @@ from functools import cached_property
 from pydantic import BaseModel, ConfigDict
 
 from app.core.errors import NotFound, Unavailable
-from app.core.keys import bearer_hash, not_valid
+from app.core.keys import not_valid
 from app.core.records import EndpointState, Role
 
 
@@ -37,6 +37,15 @@ class Route(_Frozen):
     """Networks (CIDR) of the clients that may call it; none: from everywhere."""
     qps: float | None = None
     """Requests a second that it takes from all routers together; None: no such limit."""
+
+    def choose(self, draw: float) -> Target:
+        """The target that takes this request; `draw` is uniform in [0, 1). Only while there is one."""
+        mark = draw * sum(target.weight for target in self.targets)
+        for target in self.targets:
+            mark -= target.weight
+            if mark < 0:
+                return target
+        return self.targets[-1]
 
     def require_target(self) -> None:
         """Raises Unavailable while no revision serves."""
@@ -69,13 +78,10 @@ class RoutingTable(_Frozen):
             names.setdefault((route.workspace, route.name), []).append(route)
         return names
 
-    def grant_for(self, authorization: str | None, now: datetime) -> Grant:
-        """Who calls, from the Authorization header.
-
-        Raises Unauthorized: no bearer key, a malformed, unknown, revoked or expired one.
-        """
+    def grant_for(self, key_hash: str, now: datetime) -> Grant:
+        """Who calls with this key. Raises Unauthorized: an unknown, revoked or expired one."""
         # Found by its hash alone: how long that takes tells nothing about the keys there are.
-        grant = self.grants.get(bearer_hash(authorization))
+        grant = self.grants.get(key_hash)
         if grant is None or (grant.expires_at is not None and grant.expires_at <= now):
             raise not_valid()
         return grant

@@ -1,13 +1,18 @@
 """How an endpoint's record changes with a wish. Every wish has a number of its own, its generation."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from app.core.records import Endpoint, EndpointState
 from app.core.specs import EndpointSpec
 
-Machine = tuple[str, str]
-"""A machine type, and why that one where the platform chose."""
+
+class Machine(NamedTuple):
+    """What an endpoint's units run on."""
+
+    machine_type: str
+    placement: str = ""
+    """Why that one, where the platform chose."""
 
 
 def wished(endpoint: Endpoint, now: datetime, **update: Any) -> Endpoint:
@@ -17,7 +22,7 @@ def wished(endpoint: Endpoint, now: datetime, **update: Any) -> Endpoint:
 
 def respecified(endpoint: Endpoint, spec: EndpointSpec, machine: Machine, now: datetime) -> Endpoint:
     """It goes on with another spec."""
-    return wished(endpoint, now, spec=spec, machine_type=machine[0], placement=machine[1])
+    return wished(endpoint, now, spec=spec, machine_type=machine.machine_type, placement=machine.placement)
 
 
 def resting(endpoint: Endpoint, state: Literal["stopped", "deleting"], reason: str, now: datetime) -> Endpoint:

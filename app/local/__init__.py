@@ -1,4 +1,9 @@
-"""The whole platform on one machine, for `modelunit up` and `down`."""
+"""The whole platform on one machine, for `modelunit up`, `down` and `doctor`."""
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]
+"""Hears what a long command is at."""
 
 
 class StartFailed(Exception):

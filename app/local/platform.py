@@ -2,25 +2,22 @@
 
 import contextlib
 import fcntl
-import json
 import secrets
-import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from pydantic import BaseModel, ConfigDict
 
 from app import processes
 from app.core.keys import issue_key
-from app.local import StartFailed, ray_folder, ray_node, serve_config
+from app.local import Say, StartFailed, ray_folder, ray_node, serve_config
 from app.local.files import write_private
 from app.local.ports import answers, check_usable, free_port
+from app.local.running import Running, admin_key, first_chat, forget, record, recorded, running
 from app.settings import Settings
 from app.unit import engine_host
 
-PROMPT = "What is the capital of France?"
 WAY_OUT = (
     "The platform runs on. Another folder: 'make serve MODEL=DIR'. "
     f"What modelunit comes with: 'modelunit down', then 'modelunit up --config {serve_config.LOCAL}'."
@@ -31,44 +28,6 @@ ENDPOINT_TIMEOUT_S = 1800
 STOP_PATIENCE_S = 10.0
 RETURN_PATIENCE_S = 60.0
 """For a router that does not answer now: Serve replaces a lost one within seconds, a busy machine is slow."""
-
-Say = Callable[[str], None]
-
-
-class Running(BaseModel):
-    """HOME/serve.json: how to reach a running platform."""
-
-    model_config = ConfigDict(frozen=True)
-
-    base_url: str
-    endpoint_id: str | None
-    admin_key_file: str
-    dashboard_url: str
-    ray_address: str
-    ray_token_file: str
-    pids: list[int]
-    run_id: str
-    served: bool = False
-    """Its router has answered once: what lives of it is in use, and no start that was cut off."""
-
-
-def running(settings: Settings) -> Running | None:
-    """The platform of this HOME if it runs and answers."""
-    found = _recorded(settings)
-    return found if found and _answers(found) else None
-
-
-def _recorded(settings: Settings) -> Running | None:
-    try:
-        return Running.model_validate_json(_state_file(settings).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _answers(found: Running) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{found.base_url}/healthz", timeout=5, trust_env=False).status_code == 200
-    return False
 
 
 def up(settings: Settings, folder: Path | None, say: Say, config_file: Path | None = None) -> tuple[Running, str]:
@@ -85,31 +44,13 @@ def up(settings: Settings, folder: Path | None, say: Say, config_file: Path | No
             found = _start(settings, config, folder, say)
         else:
             config = _join(settings, found, config_file, folder, say)
-        with api_client(settings, found) as client:
+        with _client(settings, found) as client:
             wanted = serve_config.first_endpoint(config)
             endpoint_id = _wait_for_endpoint(client, found, wanted["name"], wanted["model"] if folder else None, say)
             pids = [process.pid for process in processes.marked(found.run_id)]
             found = found.model_copy(update={"endpoint_id": endpoint_id, "pids": pids})
-            write_private(_state_file(settings), found.model_dump_json(indent=2))
-            return found, chat(client, endpoint_id, PROMPT)
-
-
-def deployed(found: Running) -> serve_config.Config:
-    """The config that Serve runs now: others may have deployed since `up` did. Raises StartFailed."""
-    url, headers = f"{found.dashboard_url}/api/serve/applications/", {"authorization": f"Bearer {_token(found)}"}
-    try:
-        details = httpx.get(url, headers=headers, timeout=60, trust_env=False).raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise StartFailed(f"Serve does not tell what it runs ({type(error).__name__})") from None
-    try:
-        apps = [
-            app["deployed_app_config"] for app in details["applications"].values() if app.get("deployed_app_config")
-        ]
-        config = {name: details[name] for name in ("proxy_location", "http_options")} | {"applications": apps}
-        serve_config.first_endpoint(config)
-    except (KeyError, IndexError, StopIteration, TypeError):
-        raise StartFailed("the config that was deployed last declares no endpoint to chat with") from None
-    return config
+            record(settings, found)
+            return found, _chat(client, endpoint_id)
 
 
 def down(settings: Settings, say: Say) -> int:
@@ -128,49 +69,10 @@ def _stop(settings: Settings) -> int:
         return 0
     count = processes.stop(run_id, STOP_PATIENCE_S)
     ray_folder.remove(settings)
-    for path in (_state_file(settings), settings.run_dir / engine_host.SOCKET, run_file):
+    forget(settings)
+    for path in (settings.run_dir / engine_host.SOCKET, run_file):
         path.unlink(missing_ok=True)
     return count
-
-
-def admin_key(settings: Settings, found: Running) -> str:
-    """The admin's key. Raises StartFailed when there is none."""
-    try:
-        return settings.admin_key or Path(found.admin_key_file).read_text().strip()
-    except OSError as error:
-        reason = f"{found.admin_key_file}: {error.strerror}"
-        raise StartFailed(f"the admin key cannot be read ({reason}); MODELUNIT_ADMIN_KEY may hold it") from None
-
-
-def api_client(settings: Settings, found: Running) -> httpx.Client:
-    """A client that calls as the admin. Raises StartFailed when there is no key."""
-    headers = {"authorization": f"Bearer {admin_key(settings, found)}"}
-    return httpx.Client(base_url=found.base_url, headers=headers, timeout=600, trust_env=False)
-
-
-def chat(client: httpx.Client, endpoint_id: str, prompt: str) -> str:
-    """One short answer. Raises StartFailed with the reason when there is none."""
-    messages = [{"role": "user", "content": prompt}]
-    body = {"model": endpoint_id, "messages": messages, "max_tokens": 64, "temperature": 0}
-    answer = client.post("/v1/chat/completions", json=body)
-    if answer.status_code != 200:
-        raise StartFailed(f"the endpoint answered {answer.status_code}: {answer.json()['error']['message']}")
-    return str(answer.json()["choices"][0]["message"]["content"])
-
-
-def key_place(settings: Settings, found: Running) -> str:
-    """Where a person finds the admin key."""
-    return f"in {found.admin_key_file}" if settings.admin_key is None else "the value of MODELUNIT_ADMIN_KEY"
-
-
-def curl_line(settings: Settings, found: Running) -> str:
-    """A command that a person can paste."""
-    body = json.dumps({"model": found.endpoint_id, "messages": [{"role": "user", "content": PROMPT}]})
-    key = f"$(cat {shlex.quote(found.admin_key_file)})" if settings.admin_key is None else "$MODELUNIT_ADMIN_KEY"
-    return (
-        f'curl {found.base_url}/v1/chat/completions -H "Authorization: Bearer {key}" '
-        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
-    )
 
 
 def _start(settings: Settings, config: serve_config.Config, folder: Path | None, say: Say) -> Running:
@@ -200,12 +102,12 @@ def _start(settings: Settings, config: serve_config.Config, folder: Path | None,
             pids=[process.pid for process in processes.marked(run_id)],
             run_id=run_id,
         )
-        write_private(_state_file(settings), found.model_dump_json(indent=2))
+        record(settings, found)
         say("deploying the router and the control plane")
-        serve_config.deploy(settings, ray.dashboard_url, _token(found), config, proxy_port)
+        serve_config.deploy(settings, ray.dashboard_url, found.ray_token, config, proxy_port)
         _wait_for_router(found)
         found = found.model_copy(update={"served": True})
-        write_private(_state_file(settings), found.model_dump_json(indent=2))
+        record(settings, found)
         return found
     except BaseException:
         say("stopping what was started")
@@ -218,13 +120,13 @@ def _returned(settings: Settings, say: Say) -> Running | None:
 
     Raises StartFailed when it goes on not answering: callers may wait for it, so only a person stops it.
     """
-    found = _recorded(settings)
+    found = recorded(settings)
     if found is None or not found.served or not processes.marked(found.run_id) or not answers(found.ray_address):
         return None
     say(f"a platform runs here, but does not answer at {found.base_url}; waiting for it")
     deadline = time.monotonic() + RETURN_PATIENCE_S
     while time.monotonic() < deadline:
-        if _answers(found):
+        if found.answers():
             return found
         time.sleep(0.2)
     raise StartFailed(
@@ -240,11 +142,11 @@ def _join(
     say(f"the platform runs already at {found.base_url}")
     if config_file is not None:
         say(f"{config_file} is not deployed: a platform that runs is changed by 'serve deploy'")
-    config = deployed(found)
+    config = serve_config.deployed(found)
     if folder is not None:
         say(f"its endpoint {serve_config.first_endpoint(config)['name']} is to serve {folder.resolve().name}")
         serve_config.prepare_model(settings, config, folder, say)
-        serve_config.deploy(settings, found.dashboard_url, _token(found), config)
+        serve_config.deploy(settings, found.dashboard_url, found.ray_token, config)
     return config
 
 
@@ -256,7 +158,7 @@ def _wait_for_router(found: Running) -> None:
                 if client.get("/readyz").status_code == 200:
                     return
             if time.monotonic() > deadline:
-                problem = serve_config.problems(found.dashboard_url, _token(found))
+                problem = serve_config.problems(found.dashboard_url, found.ray_token)
                 raise StartFailed(f"the router did not answer within {ROUTER_TIMEOUT_S} s. {problem}")
             time.sleep(0.1)
 
@@ -283,12 +185,26 @@ def _wait_for_endpoint(client: httpx.Client, found: Running, name: str, model: s
             say(line)
         told = line
         if not known and time.monotonic() - started > ROUTER_TIMEOUT_S:
-            problem = serve_config.problems(found.dashboard_url, _token(found))
+            problem = serve_config.problems(found.dashboard_url, found.ray_token)
             raise StartFailed(
                 f"the control plane shows no endpoint {name} after {ROUTER_TIMEOUT_S} s. {told} {problem}"
             )
         time.sleep(0.2)
     raise StartFailed(f"endpoint {name} was not healthy within {ENDPOINT_TIMEOUT_S} s")
+
+
+def _client(settings: Settings, found: Running) -> httpx.Client:
+    """Calls as the admin. Raises StartFailed when there is no key."""
+    headers = {"authorization": f"Bearer {admin_key(settings, found)}"}
+    return httpx.Client(base_url=found.base_url, headers=headers, timeout=600, trust_env=False)
+
+
+def _chat(client: httpx.Client, endpoint_id: str) -> str:
+    """One short answer. Raises StartFailed with the reason when there is none."""
+    answer = client.post("/v1/chat/completions", json=first_chat(endpoint_id))
+    if answer.status_code != 200:
+        raise StartFailed(f"the endpoint answered {answer.status_code}: {answer.json()['error']['message']}")
+    return str(answer.json()["choices"][0]["message"]["content"])
 
 
 @contextlib.contextmanager
@@ -302,14 +218,6 @@ def _alone(settings: Settings, say: Say) -> Iterator[None]:
             say("another start or stop of this platform is under way; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _state_file(settings: Settings) -> Path:
-    return settings.home / "serve.json"
-
-
-def _token(found: Running) -> str:
-    return Path(found.ray_token_file).read_text()
 
 
 def _url_host(host: str) -> str:

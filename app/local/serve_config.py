@@ -5,15 +5,15 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
 
-from app.local import StartFailed
+from app.local import Say, StartFailed
 from app.local.files import write_private
+from app.local.running import Running
 from app.settings import Settings
 from app.weights.prepare import DEMO_NAME
 
@@ -21,7 +21,6 @@ LOCAL = Path(__file__).parent.parent.parent / "serve_configs" / "local.yaml"
 TIMEOUT_S = 180
 
 Config = dict[str, Any]
-Say = Callable[[str], None]
 
 
 def read(settings: Settings, given: Path | None) -> Config:
@@ -113,13 +112,34 @@ def deployed_file(settings: Settings) -> Path:
     return settings.home / "serve_config.yaml"
 
 
+def deployed(found: Running) -> Config:
+    """The config that Serve runs now: others may have deployed since `up` did. Raises StartFailed."""
+    try:
+        told = details(found.dashboard_url, found.ray_token, timeout_s=60)
+    except (httpx.HTTPError, ValueError) as error:
+        raise StartFailed(f"Serve does not tell what it runs ({type(error).__name__})") from None
+    try:
+        apps = [app["deployed_app_config"] for app in told["applications"].values() if app.get("deployed_app_config")]
+        config = {name: told[name] for name in ("proxy_location", "http_options")} | {"applications": apps}
+        first_endpoint(config)
+    except (KeyError, IndexError, StopIteration, TypeError):
+        raise StartFailed("the config that was deployed last declares no endpoint to chat with") from None
+    return config
+
+
 def problems(dashboard_url: str, token: str) -> str:
     """What Serve says of its applications, for an error message."""
     with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
-        answer = httpx.get(_url(dashboard_url), headers=_bearer(token), timeout=10, trust_env=False)
-        apps = answer.json()["applications"]
+        apps = details(dashboard_url, token)["applications"]
         return "; ".join(f"{name}: {app['status']} {app['message'][-300:]}" for name, app in apps.items())
     return ""
+
+
+def details(dashboard_url: str, token: str, timeout_s: float = 10) -> dict[str, Any]:
+    """What Serve says of itself. Raises httpx.HTTPError, ValueError."""
+    answer = httpx.get(_url(dashboard_url), headers=_bearer(token), timeout=timeout_s, trust_env=False)
+    said: dict[str, Any] = answer.raise_for_status().json()
+    return said
 
 
 def _application(config: Config, name: str) -> dict[str, Any]:

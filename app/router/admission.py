@@ -25,9 +25,9 @@ class Admission:
 
     def grant(self, scope: Scope, table: RoutingTable) -> Grant:
         """Who calls. Raises Unauthorized."""
-        authorization = header(scope, "authorization")
-        grant = table.grant_for(authorization, datetime.now(UTC))
-        self._figures.key_used(bearer_hash(authorization))
+        key_hash = bearer_hash(header(scope, "authorization"))
+        grant = table.grant_for(key_hash, datetime.now(UTC))
+        self._figures.key_used(key_hash)
         return grant
 
     def admit(self, scope: Scope, route: Route, table: RoutingTable) -> None:

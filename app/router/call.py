@@ -94,9 +94,8 @@ class Call:
     def close(self) -> None:
         """Stop the work if it still goes on. Never waits."""
         self._listener.close(self._stream)
-        if (
-            self._watch and not self._stream.complete
-        ):  # else the unit is about to say so by itself, and there is nothing to cancel
+        # Once the answer is complete the unit says so by itself, and there is nothing to cancel.
+        if self._watch and not self._stream.complete:
             self._watch.cancel()
 
 

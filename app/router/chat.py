@@ -2,15 +2,16 @@
 
 import asyncio
 import random
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest, check_chat
 from app.core.errors import InvalidField, NotFound, PlatformError
-from app.core.routing import Grant, Route, RoutingTable
+from app.core.routing import Grant, Route, RoutingTable, Target
 from app.router.admission import Admission
 from app.router.call import Call, Deadlines
-from app.router.directory import Directory, choose
+from app.router.directory import Directory
 from app.router.figures import CountedRequest, Figures
 from app.router.stream import TokenListener
 from app.web import error_event, read_body, request_id
@@ -47,11 +48,9 @@ class ChatCompletions:
             request, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             self._admission.admit(scope, route, table)
-            revision, application = choose(route, random.random())
+            target = route.choose(random.random())
             call = Call(self._listener, self._deadlines)
-            answer = asyncio.ensure_future(
-                self._answer(call, application, revision, body, bool(request.stream), counted, scope, send)
-            )
+            answer = asyncio.ensure_future(self._answer(call, target, body, bool(request.stream), counted, scope, send))
             leaving = asyncio.ensure_future(_left(receive))
             try:
                 await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,8 +63,7 @@ class ChatCompletions:
     async def _answer(
         self,
         call: Call,
-        application: str,
-        revision: str,
+        target: Target,
         body: bytes,
         stream: bool,
         counted: CountedRequest,
@@ -73,10 +71,11 @@ class ChatCompletions:
         send: Send,
     ) -> None:
         try:
-            await call.start(lambda: self._directory.handle(application), request_id(scope), body, streamed=stream)
+            handle = partial(self._directory.handle, target.application)
+            await call.start(handle, request_id(scope), body, streamed=stream)
             headers = [
                 (b"content-type", call.content_type.encode()),
-                (b"x-modelunit-revision", revision.encode()),
+                (b"x-modelunit-revision", target.revision.encode()),
             ]
             if not stream:
                 whole = b"".join([part async for part in call.parts()])

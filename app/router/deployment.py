@@ -9,12 +9,9 @@ replicas of one node share the port.
 import asyncio
 import contextlib
 import secrets
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import ray
-import uvicorn
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from starlette.applications import Starlette
@@ -29,11 +26,11 @@ from app.loopback import keep_grpc_on_loopback
 from app.router.admission import Admission
 from app.router.call import Deadlines
 from app.router.chat import ChatCompletions
-from app.router.control_plane import ControlPlaneHandle
+from app.router.control_plane import ControlPlaneForRouter
 from app.router.crowd import Crowd
 from app.router.directory import Directory
 from app.router.figures import Figures
-from app.router.http_connection import HttpConnection
+from app.router.http_server import HttpServer, listen, server_config
 from app.router.limits import Limits
 from app.router.metrics_page import MetricsPage, MetricsSource
 from app.router.openapi import DESCRIPTION
@@ -45,12 +42,8 @@ from app.settings import Settings
 from app.store.objects import open_store
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary
 
-KEEP_ALIVE_S = 75
 MAX_REQUESTS = 4096
-BACKLOG = 2048
 DRAIN_TIMEOUT_S = 600.0
-UNREAD_TIMEOUT_S = 120
-"""How long a caller may leave unread what was sent before the kernel ends the connection."""
 ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -122,7 +115,7 @@ class Router:
         keep_grpc_on_loopback()
         settings = Settings.from_environ()
         router = secrets.token_hex(8)
-        control_plane = ControlPlaneHandle(router)
+        control_plane = ControlPlaneForRouter(router)
         figures = Figures(router)
         self._directory = Directory(open_store(settings), control_plane)
         self._reporter = Reporter(figures, self._directory, control_plane)
@@ -135,8 +128,8 @@ class Router:
         self._app = asgi(
             parsed, self._directory, self._listener, settings.serve_proxy_url, figures, Limits(), control_plane
         )
-        self._server = _Server(server_config(self._app))
-        self._serving = asyncio.create_task(self._server.serve([_listen(settings.http_host, settings.http_port)]))
+        self._server = HttpServer(server_config(self._app))
+        self._serving = asyncio.create_task(self._server.serve([listen(settings.http_host, settings.http_port)]))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app
@@ -156,35 +149,6 @@ class Router:
         self._listener.stop()
         self._reporting.cancel()
         await self._reporter.step()  # what was counted since the last report
-
-
-def server_config(app: ASGIApp) -> uvicorn.Config:
-    """How the router's own listener serves."""
-    return uvicorn.Config(
-        app, lifespan="off", http=HttpConnection, ws="none", log_config=None, access_log=False,
-        server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
-        proxy_headers=False,  # uvicorn would believe whatever a client on this machine says of its address
-    )  # fmt: skip
-
-
-class _Server(uvicorn.Server):
-    """uvicorn inside a replica: signals belong to Ray."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # for the other routers of this node
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_S * 1000)  # connections inherit it
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
 
 
 def build(args: RouterArgs) -> Any:

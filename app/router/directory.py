@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 from ray import serve
 
-from app.core.routing import Route, RoutingTable
+from app.core.routing import RoutingTable
 from app.router.control_plane import POLL_DEADLINE_S
 from app.store.layout import SNAPSHOT
 from app.store.object_store import ObjectMissing, ObjectStore
@@ -79,13 +79,3 @@ class Directory:
         if application not in self._handles:
             self._handles[application] = serve.get_deployment_handle("unit", application, _check_exists=False)
         return self._handles[application]
-
-
-def choose(route: Route, draw: float) -> tuple[str, str]:
-    """The revision and application that take this request; `draw` is uniform in [0, 1)."""
-    mark = draw * sum(target.weight for target in route.targets)
-    for target in route.targets:
-        mark -= target.weight
-        if mark < 0:
-            return target.revision, target.application
-    return route.targets[-1].revision, route.targets[-1].application

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.core.errors import NotFound, Unavailable
+from app.core.keys import bearer_hash
 from app.router.directory import Directory
 from app.web import header, read_body
 
@@ -46,7 +47,8 @@ class PlatformProxy:
         body = b""
         if path not in OPEN_PATHS or request.method not in ("GET", "HEAD"):
             # Before the body is read: strangers must not fill our memory.
-            self._directory.table.grant_for(request.headers.get("authorization"), datetime.now(UTC))
+            key_hash = bearer_hash(header(request.scope, "authorization"))
+            self._directory.table.grant_for(key_hash, datetime.now(UTC))
             body = await read_body(request.scope, request.receive, self._body_limit_bytes)
         headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_FORWARDED]  # of any bytes
         headers.append((b"x-request-id", request.state.request_id.encode()))

@@ -8,7 +8,7 @@ from app.settings import Settings
 from app.store.folders import Folder
 from app.store.local_folder import LocalFolder
 from app.store.object_store import StoreError
-from app.store.objects import open_s3_folder
+from app.store.s3_folder import open_s3_folder
 
 
 def open_source(source: Source, settings: Settings) -> Folder:

@@ -1,11 +1,13 @@
-"""A unit's way to the control plane, by its Serve handle."""
+"""The control plane as units reach it."""
 
-import asyncio
 from typing import NamedTuple
 
 from ray import serve
 
+from app.control_plane_handle import call
 from app.core.lifecycle import parse_application_name
+
+DEADLINE_S = 5.0
 
 
 class Unit(NamedTuple):
@@ -25,12 +27,16 @@ def this_unit() -> Unit:
     return Unit(*application, replica.replica_tag[-8:])
 
 
-async def tell(method: str, *what: str) -> None:
-    """Call a method of the control plane. Raises whatever Serve raises, and waits as long as Serve does."""
-    handle = serve.get_deployment_handle("control_plane", "control_plane", _check_exists=False)
-    response = getattr(handle, method).remote(*what)
-    try:
-        await response
-    except asyncio.CancelledError:
-        response.cancel()
-        raise
+class ControlPlaneForUnit:
+    """Its methods raise whatever Serve raises, and TimeoutError; while it is away nothing here waits for longer."""
+
+    def __init__(self, unit: Unit):
+        self._unit = unit
+
+    async def phase(self, phase: str) -> None:
+        """What this unit does while it starts."""
+        await call("unit_phase", *self._unit, phase, deadline_s=DEADLINE_S)
+
+    async def report(self, report: str) -> None:
+        """How it is, a UnitReport as JSON."""
+        await call("unit_report", *self._unit, report, deadline_s=DEADLINE_S)

@@ -7,7 +7,6 @@ tokens go from the engine straight to the router (app/core/frames.py).
 import asyncio
 import logging
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from app.settings import Settings
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
 from app.unit.accelerators import driver_version
-from app.unit.control_plane import tell, this_unit
+from app.unit.control_plane import ControlPlaneForUnit, this_unit
 from app.unit.engine import EngineLaunch, EngineSettings, Simulation
 from app.unit.engine_client import EngineClient
 from app.unit.multi_machine import cluster_environment, own_placement_group
-from app.unit.phases import STARTING_ENGINE, tell_control_plane, telling, weights_phase
+from app.unit.phases import STARTING_ENGINE, telling, weights_phase
 from app.unit.watch import Watch
 from app.unit.weight_cache import fetch, progress
 from app.weights.folder import check_folder
@@ -68,17 +67,18 @@ class ModelUnit:
         self._cache_dir = settings.home / "cache"
         store = await asyncio.to_thread(open_store, settings)
         unit = this_unit()
+        control_plane = ControlPlaneForUnit(unit)
         log_file = settings.log_dir / f"engine-{application_name(unit.endpoint_id, unit.revision)}-{unit.name}.log"
         self._watch = Watch(store, log_file, unit)
         try:
-            async with telling(tell_control_plane, self._phase):
+            async with telling(control_plane.phase, self._phase):
                 launch = await asyncio.to_thread(self._prepare, settings, store, log_file)
                 self._engine = await EngineClient.start(launch, settings.run_dir, self._spec.start_timeout_s)
         except BaseException as error:
             reason = EngineStartError.reason_in(str(error)) or type(error).__name__
             await self._watch.end(f"the unit cannot start: {reason}")
             raise
-        self._watch.engine_runs(self._engine, partial(tell, "unit_report", *unit))
+        self._watch.engine_runs(self._engine, control_plane)
         self._leaving = asyncio.create_task(self._leave_when_engine_dies())
 
     def _prepare(self, settings: Settings, store: ObjectStore, log_file: Path) -> EngineLaunch:

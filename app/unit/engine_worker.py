@@ -9,7 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import socket
 import traceback
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import cast
 
 import uvloop
 
-from app.core.errors import EngineStartError, InternalError, PlatformError
+from app.core.errors import InternalError, PlatformError
 from app.core.frames import CALL_LIMIT_BYTES, NO_STREAM, PIECE_BYTES, Frame, FrameReader, Kind, encode
 from app.unit.engine import Engine, EngineDied, EngineLaunch, Head
+from app.unit.last_words import last_words
 
 HEALTH_PERIOD_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
@@ -92,7 +92,7 @@ class _Worker(asyncio.Protocol):
             self._engine = starting.result()
         except Exception as error:
             log.exception("the engine could not start")
-            self._tell(NO_STREAM, Kind.FAILED, _last_words(error, Path(self._launch.log_file)).encode())
+            self._tell(NO_STREAM, Kind.FAILED, last_words(error, Path(self._launch.log_file)).encode())
             await asyncio.sleep(0.2)  # let the words out
             return
         self._tell(NO_STREAM, Kind.READY, json.dumps({"pid": os.getpid(), "tells_stats": True}).encode())
@@ -188,24 +188,3 @@ async def _connect(router: str) -> _Link:
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         _, link = await asyncio.get_running_loop().create_connection(_Link, host, int(port))
     return link
-
-
-_CAUSE = re.compile(r"(?:^|\s)((?:[A-Za-z_.]*(?:Error|Exception)): .+)$")
-_HIDES_CAUSE = ("Engine core initialization failed", "See root cause above")
-
-
-def _last_words(error: Exception, log_file: Path) -> str:
-    """Why the engine could not start, on one line.
-
-    vLLM reports a failure of its core process only as "initialization failed"; the cause is in the log, which
-    the core shares.
-    """
-    if isinstance(error, EngineStartError):
-        return EngineStartError.reason_in(str(error)) or ""
-    words = f"{type(error).__name__}: {error}"
-    if any(sign in words for sign in _HIDES_CAUSE):
-        lines = log_file.read_text(errors="replace").splitlines()[-400:]
-        causes = [match[1] for line in lines if (match := _CAUSE.search(line))]
-        causes = [cause for cause in causes if not any(sign in cause for sign in _HIDES_CAUSE)]
-        words = causes[-1] if causes else words
-    return " ".join(words.split())[:1000]

@@ -1,11 +1,9 @@
 """Brings the log of a unit's engine into the object store, line by line as others may read it.
 
-How far it has come stands in a file beside the log, which is locked as long as the unit lives. So the next unit that
-starts on the node finds what one that was killed has left, and brings it. The lines of the last moments before a kill
-may then come twice; none is lost.
+What one that was killed has left, the next unit that starts on the node brings. The lines of the last moments before
+a kill may then come twice; none is lost.
 """
 
-import fcntl
 import logging
 import os
 import threading
@@ -15,10 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from app.core import log_lines
 from app.core.lifecycle import parse_application_name
+from app.core.log_lines import write
+from app.core.log_text import clean
 from app.store.layout import LogObject, log_hour, log_prefix, parse_log_name
 from app.store.object_store import ObjectStore
+from app.unit.log_mark import LogMark, remove_left
 
 OBJECT_BYTES = 256 << 10
 """An object that has grown so far is not written again; the next one begins."""
@@ -28,7 +28,6 @@ LOCAL_BYTES = 64 << 20
 """A log that has been brought in full and is longer than this is emptied: nobody else would."""
 READ_BYTES = 64 << 10
 """At a time; of a line that is longer, the beginning is brought."""
-_MARK_SUFFIX = ".shipped"
 
 log = logging.getLogger("ray.serve")
 
@@ -55,8 +54,7 @@ class LogShipper:
         self._day_bytes = day_bytes
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log_file.touch(0o600)
-        self._mark = _lock(_mark_of(log_file))
-        self._offset = _read_number(self._mark)
+        self._mark = LogMark(log_file)
         self._log: BinaryIO | None = None
         self._within_line = False
         """The beginning of the line that we are in was brought as if it were whole."""
@@ -96,14 +94,13 @@ class LogShipper:
         lines = data.decode(errors="replace").split("\n")
         if self._within_line:  # its rest: half a key that begins it would not be known for one
             lines[0] = ""
-        kept = [cleaned for line in (*self._said, *lines) if (cleaned := log_lines.clean(line))]
+        kept = [cleaned for line in (*self._said, *lines) if (cleaned := clean(line))]
         if kept:
             self._bring(kept)
         self._said.clear()
         if data:
             self._within_line = not data.endswith(b"\n")
-            self._offset += len(data)
-            self._write_mark()
+            self._mark.move(self._mark.offset + len(data))
         return last
 
     def _read(self, whole: bool) -> tuple[bytes, bool]:
@@ -114,11 +111,11 @@ class LogShipper:
             except FileNotFoundError:
                 return b"", True
         size = os.fstat(self._log.fileno()).st_size
-        if size <= self._offset:
-            self._offset = min(self._offset, size)
+        if size <= self._mark.offset:
+            self._mark.offset = size
             return b"", True
-        data = os.pread(self._log.fileno(), READ_BYTES, self._offset)
-        last = self._offset + len(data) >= size
+        data = os.pread(self._log.fileno(), READ_BYTES, self._mark.offset)
+        last = self._mark.offset + len(data) >= size
         end = data.rfind(b"\n") + 1
         if (whole and last) or (not end and len(data) == READ_BYTES):
             end = len(data)
@@ -132,11 +129,11 @@ class LogShipper:
         if self._object is None or self._object.hour != hour or len(self._content) >= OBJECT_BYTES:
             self._begin_object(hour)
         assert self._object
-        written = "".join(f"{log_lines.write(line, moment)}\n" for line in lines).encode()
+        written = "".join(f"{write(line, moment)}\n" for line in lines).encode()
         full = self._others_bytes + len(self._content) + len(written) > self._day_bytes
         if full:
             note = f"the rest of this day's log is left out: there are {self._day_bytes >> 20} MiB of it already"
-            written = f"{log_lines.write(note, moment)}\n".encode()
+            written = f"{write(note, moment)}\n".encode()
         content = self._content + written
         self._store.write(self._object.name, bytes(content))
         self._content = content
@@ -155,17 +152,13 @@ class LogShipper:
         self._object = LogObject(self._endpoint_id, hour, self._unit, number)
         self._content = bytearray()
 
-    def _write_mark(self) -> None:
-        os.pwrite(self._mark.fileno(), f"{self._offset:020}\n".encode(), 0)
-
     def _empty_when_long(self) -> None:
-        if self._log is None or self._offset < LOCAL_BYTES:
+        if self._log is None or self._mark.offset < LOCAL_BYTES:
             return
-        if os.fstat(self._log.fileno()).st_size == self._offset:
+        if os.fstat(self._log.fileno()).st_size == self._mark.offset:
             with suppress(FileNotFoundError):
                 os.truncate(self._path, 0)  # the engine appends, so it goes on at the beginning
-                self._offset = 0
-                self._write_mark()
+                self._mark.move(0)
 
 
 def ship_leftovers(store: ObjectStore, log_dir: Path) -> None:
@@ -187,27 +180,4 @@ def ship_leftovers(store: ObjectStore, log_dir: Path) -> None:
             log.warning("the log of an earlier unit could not be brought to the store: %s", error)
         finally:
             shipper.close()
-    for mark in log_dir.glob(f"engine-ep-*{_MARK_SUFFIX}"):
-        if not mark.with_suffix("").exists():
-            with suppress(OSError), _lock(mark):  # nobody's any more
-                mark.unlink()
-
-
-def _mark_of(log_file: Path) -> Path:
-    return log_file.with_name(log_file.name + _MARK_SUFFIX)
-
-
-def _lock(path: Path) -> BinaryIO:
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _read_number(mark: BinaryIO) -> int:
-    with suppress(ValueError):
-        return int(os.pread(mark.fileno(), 64, 0))
-    return 0
+    remove_left(log_dir)

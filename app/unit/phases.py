@@ -7,17 +7,16 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from app.unit.control_plane import tell, this_unit
-from app.unit.weight_cache_entry import Progress
+from app.unit.weight_cache_progress import Progress
 
 STARTING_ENGINE = "starting the engine"
 PERIOD_S = 1.0
 """From one report to the next, at least."""
 REPEAT_S = 5.0
 """After so long what has not changed is told again; the control plane forgets it after 15 s."""
-TIMEOUT_S = 5.0
 
 Tell = Callable[[str], Awaitable[None]]
+"""Has a deadline of its own, and may raise anything."""
 
 log = logging.getLogger("ray.serve")
 
@@ -27,11 +26,6 @@ def weights_phase(progress: Progress | None) -> str:
     if progress is None or progress.done_bytes >= progress.total_bytes:
         return "checking weights"
     return f"{'fetching' if progress.fetching else 'checking'} weights: {progress}"
-
-
-async def tell_control_plane(phase: str) -> None:
-    """For a replica of an endpoint's application. Raises whatever Serve raises, and waits as long as Serve does."""
-    await tell("unit_phase", *this_unit(), phase)
 
 
 @contextlib.asynccontextmanager
@@ -50,8 +44,7 @@ async def _tell_again_and_again(tell: Tell, phase: Callable[[], str]) -> None:
         try:
             now = await asyncio.to_thread(phase)
             if now != told or time.monotonic() - told_at >= REPEAT_S:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await tell(now)
+                await tell(now)
                 told, told_at = now, time.monotonic()
         except Exception as error:
             log.debug("the control plane was not told of this start (%s)", type(error).__name__)

@@ -11,7 +11,9 @@ from typing import BinaryIO
 from app.core.errors import EngineStartError
 from app.store.layout import MANIFEST, Manifest, ManifestFile, read_manifest, sizes
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError, StoreUnavailable
-from app.unit.weight_cache_entry import Checks, Entry, Progress, Tally, in_units, other_size
+from app.unit.weight_cache_checks import other_size
+from app.unit.weight_cache_entry import Entry
+from app.unit.weight_cache_progress import Progress, in_units
 from app.unit.weight_cache_room import make_room
 
 WAIT_S = 7200.0
@@ -97,7 +99,7 @@ def progress(cache_dir: Path, digest: str) -> Progress | None:
 
 
 def _check_in_place(folder: Path, manifest: Manifest, entry: Entry) -> None:
-    checks, tally = Checks(entry), Tally(entry, manifest.total_bytes)
+    checks, tally = entry.checks(), entry.tally(manifest.total_bytes)
     tally.write()
 
     def check(file: ManifestFile) -> str | None:
@@ -124,8 +126,8 @@ class _Filling:
         self._prefix = prefix
         self._manifest = manifest
         self._entry = entry
-        self._checks = Checks(entry)
-        self._tally = Tally(entry, manifest.total_bytes)
+        self._checks = entry.checks()
+        self._tally = entry.tally(manifest.total_bytes)
         self._stopped = threading.Event()
 
     def run(self, cache_bytes: int | None, wait_s: float) -> None:

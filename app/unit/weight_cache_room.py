@@ -4,7 +4,9 @@ import logging
 import shutil
 
 from app.core.errors import EngineStartError
-from app.unit.weight_cache_entry import Entry, Tally, in_units, lock
+from app.unit.weight_cache_entry import Entry
+from app.unit.weight_cache_files import lock
+from app.unit.weight_cache_progress import Tally, in_units
 
 DEFAULT_SHARE = 0.8
 """Of what the disk would have free without the cache."""

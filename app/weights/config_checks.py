@@ -5,9 +5,7 @@ from typing import Any
 from app.catalog.entries import CatalogEntry
 from app.weights.finding_list import FindingList
 from app.weights.folder_contents import CONFIG
-from app.weights.model_config import ConfigRefused, is_known, load_config
-
-KEY_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+from app.weights.model_config import KEY_FIELDS, ConfigRefused, is_known, load_config
 
 _SAME_AS_BASE = "Take these fields from the base model's own config.json, or declare another base model."
 _ABSENT = object()
@@ -15,13 +13,7 @@ _ABSENT = object()
 
 def check_config(fields: dict[str, Any], entry: CatalogEntry, findings: FindingList) -> Any:
     """transformers' config of these fields, or None where there is none; what is wrong goes into `findings`."""
-    if fields.get("auto_map"):
-        findings.add(
-            "code_refused",
-            "Remove auto_map: models and tokenizers must load without code of their own.",
-            file=CONFIG,
-            found="auto_map",
-        )
+    check_auto_map(fields, CONFIG, findings)
     fits = _check_architecture(fields, entry, findings)
     model_type = fields.get("model_type")
     if not is_known(model_type):
@@ -44,6 +36,17 @@ def check_config(fields: dict[str, Any], entry: CatalogEntry, findings: FindingL
     _check_missing(fields, config, findings)
     _check_structure(fields, config, entry, findings)
     return config if fits else None
+
+
+def check_auto_map(fields: dict[str, Any], file: str, findings: FindingList) -> None:
+    """Refuse a config, in the file of this name, that wants code of the folder's own."""
+    if fields.get("auto_map"):
+        findings.add(
+            "code_refused",
+            "Remove auto_map: models and tokenizers must load without code of their own.",
+            file=file,
+            found="auto_map",
+        )
 
 
 def _check_architecture(fields: dict[str, Any], entry: CatalogEntry, findings: FindingList) -> bool:

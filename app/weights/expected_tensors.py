@@ -27,10 +27,8 @@ from transformers.initialization import no_init_weights, no_tie_weights
 
 from app.core.errors import without_paths
 from app.weights.model_config import ConfigRefused
+from app.weights.safetensors_headers import Shape
 from app.weights.shard_index import MAX_TENSORS
-
-Shape = tuple[int, ...]
-
 
 _MAX_MODULES = 100_000
 _MAX_PARAMETERS = 20 * 10**12

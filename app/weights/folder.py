@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.weights.folder_contents import CONFIG, INDEX, TOKENIZERS
-from app.weights.safetensors_headers import HeaderError, fetch_header, parse_header
+from app.weights.safetensors_headers import HeaderError, read_header
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -63,15 +63,7 @@ def _index_problems(folder: Path) -> Iterator[str]:
 
 def _header_problem(path: Path) -> str | None:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-
-            def read(start: int, length: int) -> bytes:
-                file.seek(start)
-                return file.read(length)
-
-            header = fetch_header(read, size)
-        problems = parse_header(header, size - 8 - len(header)).problems
+        problems = read_header(path).problems
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except HeaderError as error:

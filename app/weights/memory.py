@@ -62,11 +62,11 @@ def _windows(config: Any) -> list[int | None]:
 def _layer_bytes(config: Any) -> int:
     text = config.get_text_config()
     latent = _count(text, "kv_lora_rank")
-    if latent:  # one compressed vector instead of keys and values
+    if latent:  # multi-head latent attention (DeepSeek-V2): one compressed vector instead of keys and values
         return (latent + (_count(text, "qk_rope_head_dim") or 0)) * _BF16_BYTES
     heads = _count(text, "num_key_value_heads") or _count(text, "num_attention_heads") or 1
     size = _count(text, "head_dim") or (_count(text, "hidden_size") or 0) // (_count(text, "num_attention_heads") or 1)
-    return 2 * heads * size * _BF16_BYTES
+    return 2 * heads * size * _BF16_BYTES  # a key and a value for each head
 
 
 def _count(config: Any, field: str) -> int | None:

@@ -7,6 +7,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from app.core.errors import without_paths
 
+KEY_FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+"""Without these there is no text model; all are above zero."""
+
 _LIMITS = (
     (re.compile(r"layers?$|layers?_|depth|blocks$|stages$"), 1024),
     (re.compile(r"experts?"), 8192),
@@ -57,7 +60,7 @@ def load_config(fields: dict[str, Any]) -> Any:
     except Exception as error:  # whatever a class does with values it never expected
         reason = " ".join(without_paths(str(error)).split())
         raise ConfigRefused(reason, f"values that transformers' {config_class.__name__} accepts") from None
-    for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+    for field in KEY_FIELDS:
         value = getattr(text, field, None)
         if type(value) is not int or value < 1:
             raise ConfigRefused(f"{field} {value}", "a number above 0")

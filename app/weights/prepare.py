@@ -20,29 +20,36 @@ from app.settings import Settings
 from app.store.layout import publish_folder, read_manifest, version_prefix
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
+from app.weights import demo_model
 
 DEMO_ID = "m-smollm2-135m-instruct"
-DEMO_NAME = "SmolLM2-135M-Instruct"
+DEMO_NAME = demo_model.NAME
 PROGRESS_PERIOD_S = 1.0
 
 
 def main() -> None:
-    """Prepare what the command line names."""
-    settings = Settings.from_environ()
+    """Prepare what the command line names, or exit with what is wrong."""
+    try:
+        model_id = _prepare(Settings.from_environ(), *map(Path, sys.argv[1:2]))
+    except (OSError, ValueError, PlatformError) as error:
+        sys.exit(f"the model cannot be stored: {error}")
+    _say("model", model_id)
+
+
+def _prepare(settings: Settings, folder: Path | None = None) -> str:
+    """The model's ID, once it is stored."""
     store = open_store(settings)
-    if len(sys.argv) > 1:
-        folder = Path(sys.argv[1])
-        if not folder.is_dir():
-            sys.exit(f"{folder} is not a folder")
-        _check_links(folder)
-        name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name).lstrip("-_.0123456789")[:64] or "model"
-        model_id = f"m-{name.lower()[:40].replace('.', '-')}-{_fingerprint(folder)}"
-        _publish_folder(settings, store, folder, model_id, name)
-    else:
-        model_id = DEMO_ID
+    if folder is None:
         if read_manifest(store, version_prefix(DEMO_ID, "BF16")) is None:
             _publish_demo(settings, store)
-    _say("model", model_id)
+        return DEMO_ID
+    if not folder.is_dir():
+        sys.exit(f"{folder} is not a folder")
+    _check_links(folder)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", folder.name).lstrip("-_.0123456789")[:64] or "model"
+    model_id = f"m-{name.lower()[:40].replace('.', '-')}-{_fingerprint(folder)}"
+    _publish_folder(settings, store, folder, model_id, name)
+    return model_id
 
 
 def _check_links(folder: Path) -> None:
@@ -77,8 +84,6 @@ def _publish_folder(settings: Settings, store: ObjectStore, folder: Path, model_
 
 
 def _publish_demo(settings: Settings, store: ObjectStore) -> None:
-    from app.weights import demo_model  # noqa: PLC0415 (imports torch, needed once only)
-
     folder = settings.home / "tmp" / DEMO_ID
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,4 @@ def _say(kind: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, PlatformError) as error:
-        sys.exit(f"the model cannot be stored: {error}")
+    main()

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.specs import Precision
-
-Shape = tuple[int, ...]
+from app.weights.safetensors_headers import Shape
 
 LOW_DTYPES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "I32"})
 """In which no plain weight lies."""
@@ -62,7 +61,7 @@ def read_scheme(config: Any) -> Scheme:
         if reader is not None:
             return reader(config)
         return Scheme(str(method), f"quant_method {method}", known=False)
-    except (ArithmeticError, AttributeError, KeyError, LookupError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return Scheme("unknown", "a quantization_config that cannot be understood", known=False)
 
 

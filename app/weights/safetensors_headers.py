@@ -5,6 +5,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+Shape = tuple[int, ...]
 
 MAX_HEADER_BYTES = 10_000_000
 """Far above the header of any model; safetensors itself stops at 100 MB."""
@@ -29,7 +32,7 @@ class HeaderTensor:
     """One tensor; its bytes are [start, end) of what follows the header."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Shape
     start: int
     end: int
 
@@ -70,6 +73,19 @@ def fetch_header(read: Callable[[int, int], bytes], size_bytes: int) -> bytes:
     if len(header) < length:
         raise HeaderError("is cut off inside its header")
     return header
+
+
+def read_header(path: Path) -> Header:
+    """Of a local file. Raises HeaderError, OSError."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+
+        def read(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
+        header = fetch_header(read, size_bytes)
+    return parse_header(header, size_bytes - 8 - len(header))
 
 
 def parse_header(header: bytes, data_bytes: int) -> Header:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from app.core.errors import without_paths
-from app.weights.confinement import confine, die_with_parent, forget_environment
+from app.libc import die_with_parent
+from app.weights.confinement import confine, forget_environment
 
 ANSWER_LIMIT_BYTES = 4 << 20
 REASON_LIMIT = 500
@@ -191,7 +192,7 @@ def _leave_parent(parent: int, writing: int) -> None:
     os.closerange(_ANSWER + 1, 1 << 20)
     sys.stdin = sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115
     os.setsid()
-    die_with_parent(signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(0)
     signal.set_wakeup_fd(-1)

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.weights.quantization import LOW_DTYPES, Scheme
-from app.weights.safetensors_headers import HeaderTensor
-
-Shape = tuple[int, ...]
+from app.weights.safetensors_headers import HeaderTensor, Shape
 
 _COMPANIONS = {
     "compressed-tensors": (

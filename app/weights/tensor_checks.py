@@ -1,9 +1,10 @@
 """The tensors in a checkpoint against those of the architecture: each there once, of its shape, of a dtype allowed."""
 
 from app.weights.checkpoint import Checkpoint
-from app.weights.expected_tensors import Architecture, Shape
+from app.weights.expected_tensors import Architecture
 from app.weights.finding_list import FindingList
 from app.weights.quantization import Scheme
+from app.weights.safetensors_headers import Shape
 from app.weights.stored_tensors import Stored, StoredTensor, unpack
 
 PLAIN_DTYPES = ("BF16", "F16", "F32")

@@ -8,6 +8,7 @@ from typing import Any
 
 from app.core.findings import Finding, finding
 from app.weights import sandbox
+from app.weights.folder_contents import TOKENIZER_CONFIG
 from app.weights.generation_checks import missing_template
 from app.weights.thin_tokenizer import FILE, thin_out
 
@@ -18,7 +19,6 @@ RENDER_TIME_S = 5.0
 RENDERED_LIMIT = 1 << 16
 """Characters that a template may make of the sample."""
 
-_CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 _FILES = ("tokenizer.json", "tokenizer.model", "tekken.json")
 _NO_TEMPLATE_NEEDED = "MistralCommonBackend"  # which renders conversations by itself
@@ -56,7 +56,7 @@ def check_tokenizer(folder_dir: Path, embedding_rows: int | None) -> list[Findin
         except sandbox.SandboxFailed as again:
             _blame(again)
             found = {"unloadable": again.reason}
-    file = next((name for name in _FILES if (folder_dir / name).is_file()), _CONFIG)
+    file = next((name for name in _FILES if (folder_dir / name).is_file()), TOKENIZER_CONFIG)
     if found.get("code"):
         return [_remote_code(found["code"])]
     if "unloadable" in found:
@@ -115,7 +115,7 @@ def _look(folder_dir: Path, render: bool) -> dict[str, Any]:
 def _wanted_code(folder_dir: Path) -> str | None:
     """The class that the config wants loaded from the folder, or from elsewhere."""
     try:
-        config = json.loads((folder_dir / _CONFIG).read_bytes())
+        config = json.loads((folder_dir / TOKENIZER_CONFIG).read_bytes())
         wanted = config["auto_map"]
         wanted = wanted.get("AutoTokenizer") if isinstance(wanted, dict) else wanted
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # if it is broken, loading will say so
@@ -154,7 +154,7 @@ def _remote_code(wanted: str) -> Finding:
     return finding(
         "needs_remote_code",
         "Convert the tokenizer to tokenizer.json, or use a tokenizer class of transformers, and remove auto_map.",
-        file=_CONFIG,
+        file=TOKENIZER_CONFIG,
         found=f"auto_map: {wanted}",
         expected="no auto_map",
     )
@@ -192,7 +192,7 @@ def _template(folder_dir: Path, has_template: bool, problem: str | None) -> Find
     return finding(
         "chat_template_broken",
         "Use the base model's chat template, or mend this one until apply_chat_template renders a conversation.",
-        file=_TEMPLATE if (folder_dir / _TEMPLATE).is_file() else _CONFIG,
+        file=_TEMPLATE if (folder_dir / _TEMPLATE).is_file() else TOKENIZER_CONFIG,
         found=sandbox.shown(problem),
         expected="a conversation of system, user, assistant and user messages is rendered",
     )

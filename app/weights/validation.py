@@ -13,7 +13,7 @@ from app.core.needs import weights_in_memory_bytes
 from app.core.specs import Precision
 from app.store.folders import Folder, RefusedEntry, SourceChanged
 from app.weights.checkpoint import Checkpoint, check_pickled, read_checkpoint
-from app.weights.config_checks import check_config
+from app.weights.config_checks import check_auto_map, check_config
 from app.weights.counted_folder import CountedFolder
 from app.weights.expected_tensors import Architecture, model_class
 from app.weights.finding_list import FindingList
@@ -202,13 +202,7 @@ class _Validation:
         if copied.exists():
             with suppress(ValueError):  # then the tokenizer will not load, and the check says so
                 tokenizer_config = parse_object(copied.read_bytes())
-        if tokenizer_config.get("auto_map"):
-            self._findings.add(
-                "code_refused",
-                "Remove auto_map: models and tokenizers must load without code of their own.",
-                file=TOKENIZER_CONFIG,
-                found="auto_map",
-            )
+        check_auto_map(tokenizer_config, TOKENIZER_CONFIG, self._findings)
         if not contents.has_tokenizer:
             check_chat_template(contents, tokenizer_config, self._findings)
             return

@@ -2,8 +2,8 @@
 
     python -m app.weights.validator RUN_DIR
 
-Started by the first check, it ends when nothing was asked for a while. A child is bounded in memory and time, so that
-weights which bring it down cost one report that says so.
+Started by the first check (app/weights/validator_client.py), it ends when nothing was asked for a while. A child is
+bounded in memory and time, so that weights which bring it down cost one report that says so.
 """
 
 import functools
@@ -17,90 +17,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from app.catalog.entries import CatalogEntry
 from app.core.findings import Report, finding
-from app.core.job_specs import MachineMemory
-from app.core.model_specs import Source
-from app.core.specs import Precision
-from app.fork_server import ForkServer, Job, freeze
+from app.fork_server import Job, freeze
 from app.settings import Settings
+from app.weights.validator_client import SERVER, ValidationRequest, ValidationTask, unknown_error
 
-SERVER = ForkServer("validator", "app.weights.validator")
 MEMORY_BYTES = 300 << 20
 """Of a child, beyond what it shares with the validator."""
 IDLE_S = 900.0
-START_TIMEOUT_S = 120.0
 
-_REPORT_LIMIT_BYTES = 16 << 20
-_GRACE_S = 2.0  # the child ends itself in time; the client waits a little longer for what it has said
 _FOLDERS = "validate-"
 _STACK_BYTES = 1 << 20
-_ENVIRONMENT = {
-    # Libraries must neither start threads, which a fork would lose, nor ask a model hub.
-    "HF_HUB_OFFLINE": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Threads of a child that reads from S3 would each reserve memory.
-    "MALLOC_ARENA_MAX": "2",
-    "CUDA_VISIBLE_DEVICES": "",
-}
 
 log = logging.getLogger(__name__)
 
-
-class ValidationTask(BaseModel):
-    """What is to be checked, and against what."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: Source
-    entry: CatalogEntry
-    precision: Precision
-    machines: tuple[MachineMemory, ...] = ()
-
-
-class _Request(BaseModel):
-    task: ValidationTask
-    time_s: float = Field(gt=0)
-
-
 Check = Callable[[ValidationTask, Path], Report]
 """Of a task, with an empty folder of its own."""
-
-
-def validate_warm(run_dir: Path, task: ValidationTask, timeout_s: float) -> Report:
-    """The report on a task by this node's validator, which is started if there is none.
-
-    `timeout_s` is for the check alone; a start takes some ten seconds more. A check that crashes, takes too long or
-    needs too much memory is a report with the finding `unknown_error`; the validator's log has the reason.
-    Raises TimeoutError or another OSError when no validator can be started.
-    """
-    request = _Request(task=task, time_s=timeout_s).model_dump_json().encode() + b"\n"
-    for last in (False, True):
-        try:
-            with SERVER.connect(run_dir, START_TIMEOUT_S, lambda: start(run_dir, os.environ)) as connection:
-                connection.settimeout(START_TIMEOUT_S)
-                connection.sendall(request)
-                if not connection.recv(1):
-                    raise ConnectionError("the validator ended or refused the task; see its log")
-                return _receive(connection, timeout_s)
-        except ConnectionError:  # it may have been about to end, and then the next is another
-            if last:
-                raise
-    raise AssertionError("unreachable")
-
-
-def start(run_dir: Path, environment: Mapping[str, str]) -> None:
-    """Start a validator, detached from this process; one that finds another running ends at once."""
-    SERVER.start(run_dir, {**environment, **_ENVIRONMENT})
 
 
 def serve(
@@ -109,30 +45,6 @@ def serve(
     """Fork a child for each task, until killed, until the folder is gone, or until nothing was asked for `idle_s`."""
     read = functools.partial(_read, run_dir, check or _check)
     SERVER.serve(run_dir, read, warm_up=warm_up or _import_all, idle_s=idle_s)
-
-
-def _receive(connection: socket.socket, timeout_s: float) -> Report:
-    end = time.monotonic() + timeout_s
-    answer = b""
-    try:
-        while (left_s := end + _GRACE_S - time.monotonic()) > 0 and len(answer) <= _REPORT_LIMIT_BYTES:
-            connection.settimeout(left_s)
-            part = connection.recv(1 << 16)
-            if not part:
-                return Report.model_validate_json(answer)
-            answer += part
-    except (OSError, ValidationError):
-        pass
-    late = time.monotonic() > end - _GRACE_S / 10
-    return _unknown(f"the check took longer than {timeout_s:g} s" if late else "the check ended unexpectedly")
-
-
-def _unknown(found: str) -> Report:
-    advice = "Try again. If it happens again, the validator's log on the node says where."
-    return Report(findings=(finding("unknown_error", advice, found=found),))
-
-
-# ---- in the validator
 
 
 def _import_all() -> None:
@@ -173,7 +85,7 @@ def _build_something() -> None:
 
 def _read(run_dir: Path, check: Check, line: bytes) -> Job:
     _sweep(run_dir)
-    request = _Request.model_validate_json(line)
+    request = ValidationRequest.model_validate_json(line)
     return Job(f"check of {request.task.entry.base_model}", functools.partial(_be_child, run_dir, check, request))
 
 
@@ -186,7 +98,7 @@ def _sweep(run_dir: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _be_child(run_dir: Path, check: Check, request: _Request, connection: socket.socket) -> None:
+def _be_child(run_dir: Path, check: Check, request: ValidationRequest, connection: socket.socket) -> None:
     connection.sendall(b"\n")  # it has begun; in JSON it means nothing
     signal.setitimer(signal.ITIMER_REAL, request.time_s)  # nobody handles it, so it ends the process
     _limit_memory()
@@ -196,10 +108,10 @@ def _be_child(run_dir: Path, check: Check, request: _Request, connection: socket
         report = check(request.task, work_dir)
     except MemoryError:
         log.error("out of memory")
-        report = _unknown(f"the check needs more than {MEMORY_BYTES >> 20} MiB of memory")
+        report = unknown_error(f"the check needs more than {MEMORY_BYTES >> 20} MiB of memory")
     except Exception:
         log.exception("the check failed")
-        report = _unknown("the check failed")
+        report = unknown_error("the check failed")
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
     connection.sendall(report.model_dump_json().encode())

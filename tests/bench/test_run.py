@@ -13,7 +13,6 @@ from app.bench import arms, idle
 from app.bench import run as benchmark
 from app.bench.load import Figures, Server, figures
 from app.bench.s3_server import NotInstalled
-from app.local.platform import Running
 from app.settings import Settings
 from app.store.layout import publish_folder
 from app.store.objects import open_store
@@ -56,20 +55,16 @@ class Machine:
         monkeypatch.setattr(idle, "bare_ray", self._bare_ray)
 
     @contextlib.contextmanager
-    def _start(self, name: str, start_s: float, platform: Running | None = None) -> Iterator[arms.Started]:
+    def _start(self, name: str, start_s: float) -> Iterator[arms.Started]:
         assert self.running == [], "two arms at once"
         self.started.append(name)
         self.running.append(name)
-        yield arms.Started(Server(f"http://{name}:1", "m", "key", Path()), start_s, platform)
+        yield arms.Started(Server(f"http://{name}:1", "m", "key", Path()), start_s, "a-run-that-never-was")
         self.running.remove(name)
 
     def _platform(self, settings: Settings, threads: int, model: Path) -> contextlib.AbstractContextManager:
         assert (model / "config.json").exists()
-        found = Running(
-            base_url="", endpoint_id="ep-1", admin_key_file="", dashboard_url="", ray_address="",
-            ray_token_file="", pids=[], run_id="a-run-that-never-was",
-        )  # fmt: skip
-        return self._start(f"ours-{threads}", 20.0, found)
+        return self._start(f"ours-{threads}", 20.0)
 
     def _plain(self, model: Path, threads: int, log: Path) -> contextlib.AbstractContextManager:
         assert log.parent.is_dir()

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from app.local import serve_config
-from app.local.platform import Running, deployed, running
+from app.local.running import Running, running
+from app.local.serve_config import deployed
 from app.settings import Settings
 from tests.cluster.callers import Callers
 from tests.cluster.conftest import Platform, until

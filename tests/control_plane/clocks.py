@@ -1,4 +1,4 @@
-"""A wall clock that tests set forward."""
+"""Wall clocks that tests set forward."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,3 +19,18 @@ class WallClock:
     def later(self, **by: float) -> str:
         """A moment after now, as callers write it."""
         return (self() + timedelta(**by)).isoformat()
+
+
+class StandingClock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self, moment: datetime) -> None:
+        self.moment = moment
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def jump(self, **by: float) -> datetime:
+        """Go on by days=, hours=, minutes=, seconds=; the new time."""
+        self.moment += timedelta(**by)
+        return self.moment

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from app.control_plane.args import ControlPlaneArgs
-from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform, utc_now
 from app.core.specs import EndpointSpec
 from app.settings import Settings
-from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in
+from tests.control_plane.clocks import WallClock
+from tests.control_plane.platforms import WAIT_S, FakeCluster, admin_key, client_of, publish_model, settings_in
 
 ON_POSTGRESQL_EVERY = 4
 
@@ -57,6 +57,7 @@ def cluster() -> FakeCluster:
 
 
 OpenPlatform = Callable[..., Platform]
+ClientFor = Callable[[str | None], httpx.AsyncClient]
 
 
 @pytest.fixture
@@ -95,25 +96,22 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
 
 
 @pytest.fixture
-def platform(open_platform: OpenPlatform) -> Platform:
-    return open_platform()
+def wall() -> WallClock:
+    return WallClock()
 
 
 @pytest.fixture
-def client_for(platform: Platform) -> Callable[[str | None], httpx.AsyncClient]:
+def platform(open_platform: OpenPlatform, wall: WallClock) -> Platform:
+    return open_platform(now=wall)
+
+
+@pytest.fixture
+def client_for(platform: Platform) -> ClientFor:
     """A client of the control API that calls with a key."""
-    app = asgi(platform)
-
-    def make(key: str | None) -> httpx.AsyncClient:
-        headers: Any = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://test/v1", headers=headers, timeout=WAIT_S
-        )
-
-    return make
+    return lambda key: client_of(platform, key)
 
 
 @pytest.fixture
-def admin(client_for: Callable[[str | None], httpx.AsyncClient], settings: Settings) -> httpx.AsyncClient:
+def admin(client_for: ClientFor, settings: Settings) -> httpx.AsyncClient:
     """Calls with the key in HOME/admin.key."""
-    return client_for((settings.home / "admin.key").read_text().strip())
+    return client_for(admin_key(settings))

@@ -1,22 +1,26 @@
 """Platforms on a cluster that is played by a dictionary."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 
+from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
 from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus, Seen
-from app.core.records import DEFAULT_WORKSPACE, Endpoint
+from app.core.records import DEFAULT_WORKSPACE, Endpoint, Record
+from app.core.routing import RoutingTable
 from app.core.specs import EndpointSpec
 from app.core.waiting import Room
 from app.settings import Settings
-from app.store.layout import publish_folder
+from app.store.layout import SNAPSHOT, publish_folder
 from app.store.objects import open_store
 
 WAIT_S = 20
@@ -111,8 +115,42 @@ def by_name(platform: Platform) -> dict[str, Endpoint]:
     return {endpoint.spec.name: endpoint for endpoint in platform.endpoints.find(DEFAULT_WORKSPACE)}
 
 
+def admin_key(settings: Settings) -> str:
+    return (settings.home / "admin.key").read_text().strip()
+
+
+def client_of(platform: Platform, key: str | None, base_url: str = "http://test/v1") -> httpx.AsyncClient:
+    """Calls the control API with a key, or as a stranger."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    transport = httpx.ASGITransport(asgi(platform))
+    return httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers, timeout=WAIT_S)
+
+
+def table_of(platform: Platform) -> RoutingTable:
+    """What the routers know."""
+    return RoutingTable.model_validate_json(platform.tables.wait(-1, 0) or b"")
+
+
+def saved_table(settings: Settings) -> RoutingTable:
+    """What a router finds that starts without the control plane."""
+    return RoutingTable.model_validate_json(open_store(settings).read(SNAPSHOT))
+
+
 def specs(*names: str) -> Sequence[EndpointSpec]:
     return [spec(name) for name in names]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def change(platform: Platform, record: R, **fields: Any) -> R:
+    """Put these fields of a record as they are now, between two steps of the platform's own threads."""
+    with platform.lock:
+        current = platform.registry.get(type(record), record.id)
+        assert current is not None
+        changed = current.model_copy(update=fields)
+        platform.registry.put(changed)
+    return changed
 
 
 T = TypeVar("T")
@@ -125,3 +163,13 @@ def until(check: Callable[[], T | None]) -> T:
         assert time.monotonic() < deadline, f"waited {WAIT_S} s"
         time.sleep(0.01)
     return found
+
+
+async def until_answer(ask: Callable[[], Awaitable[httpx.Response]], wanted: Callable[[Any], bool]) -> Any:
+    """The first answer's body that is wanted."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            body = (await ask()).json()
+            if wanted(body):
+                return body
+            await asyncio.sleep(0.01)

@@ -1,21 +1,19 @@
 """/v1/audit: every request that wanted to change something."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from app.control_plane.api.audit import CALLER_LEFT
-from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.errors import Conflict
 from app.core.records import AuditEntry, Member
-from tests.control_plane.platforms import ONE_DATABASE
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of
 
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 JSON = {"content-type": "application/json"}
 
 
@@ -148,12 +146,8 @@ async def test_a_caller_who_leaves_is_written_down(platform: Platform, monkeypat
         raise Conflict("too late to matter")
 
     monkeypatch.setattr(platform.members, "add", slow)
-    key = (platform.settings.home / "admin.key").read_text().strip()
-    headers = {"authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(asgi(platform)), base_url="http://test") as caller:
-        request = asyncio.create_task(
-            caller.post("/v1/members", json={"name": "ann", "role": "admin"}, headers=headers)
-        )
+    async with client_of(platform, admin_key(platform.settings)) as caller:
+        request = asyncio.create_task(caller.post("/members", json={"name": "ann", "role": "admin"}))
         async with asyncio.timeout(10):
             await reached.wait()
         request.cancel()

@@ -11,7 +11,7 @@ from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
 from app.core.keys import issue_key
 from app.settings import Settings
-from tests.control_plane.platforms import ONE_DATABASE
+from tests.control_plane.platforms import ONE_DATABASE, admin_key
 
 pytestmark = ONE_DATABASE
 
@@ -43,7 +43,7 @@ async def post(platform: Platform, key: str, path: str, **headers: str) -> tuple
 
 @pytest.fixture
 def key(platform: Platform, settings: Settings) -> str:
-    return (settings.home / "admin.key").read_text().strip()
+    return admin_key(settings)
 
 
 @pytest.mark.parametrize("path", ["/v1/endpoints", "/v1/models", "/v1/nothing", "/openapi.json"])

@@ -1,9 +1,7 @@
 """An endpoint's life over the API: changed, stopped, started, deleted, restored, purged; and lists of them."""
 
-import asyncio
 import json
 import re
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,29 +10,25 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.records import Endpoint
-from app.core.routing import RoutingTable
 from app.core.specs import EndpointSpec
 from app.settings import Settings
-from tests.control_plane.conftest import OpenPlatform
-from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, FakeCluster, by_name, publish_model, spec
+from tests.control_plane.conftest import ClientFor, OpenPlatform
+from tests.control_plane.platforms import (
+    ONE_DATABASE,
+    FakeCluster,
+    by_name,
+    publish_model,
+    spec,
+    table_of,
+    until_answer,
+)
 
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 NEW = {"name": "demo", "model": "Model-1", "scale": {"min_units": 1, "max_units": 2}}
-
-
-async def until(read: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
-    """What `read` gives, once it is wanted."""
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            found = (await read()).json()
-            if wanted(found):
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def until_settled(admin: httpx.AsyncClient, endpoint_id: str) -> Any:
     """The endpoint once its newest wish is carried out."""
-    return await until(
+    return await until_answer(
         lambda: admin.get(f"/endpoints/{endpoint_id}?deleted=true"),
         lambda shown: shown["generation"] == shown["observed_generation"],
     )
@@ -50,7 +44,7 @@ async def new_endpoint(admin: httpx.AsyncClient, **fields: Any) -> Any:
 async def deleted_endpoint(admin: httpx.AsyncClient, **fields: Any) -> Any:
     endpoint = await new_endpoint(admin, **fields)
     assert (await admin.delete(f"/endpoints/{endpoint['id']}?confirm=DELETE")).status_code == 202
-    return await until(
+    return await until_answer(
         lambda: admin.get(f"/endpoints/{endpoint['id']}?deleted=true"), lambda shown: shown["deleted_at"] is not None
     )
 
@@ -96,7 +90,7 @@ async def test_a_change_says_whether_units_are_replaced_and_so_it_is(
         else:
             assert after[name] == value
     assert (after["running_since"], after["created_at"]) == (before["running_since"], before["created_at"])
-    await until(
+    await until_answer(
         lambda: admin.get("/endpoints"), lambda _: set(cluster.applications) == {(after["id"], after["revision"])}
     )
 
@@ -175,7 +169,7 @@ async def test_stop_takes_the_units_and_start_brings_them_back(
     assert stopped["units"] == {"running": 0, "starting": 0, "target": 0, "step": 1}
     assert stopped["traffic"] == cluster.applications == {}
     assert stopped["running_since"] is None
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert table.routes[endpoint["id"]].targets == ()
     assert (await admin.post(f"{path}:stop")).json() == stopped  # once more: nothing happens
 
@@ -209,7 +203,7 @@ async def test_a_deleted_one_is_hidden_and_comes_back_as_it_was(
     path = f"/endpoints/{before['id']}"
     key = (await admin.post("/api-keys", json={"role": "developer", "endpoints": [before["id"]]})).json()
     await admin.delete(f"{path}?confirm=DELETE")
-    gone = await until(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
+    gone = await until_answer(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
     assert cluster.applications == {}
     assert gone["units"]["running"] == 0
     deleted_at = datetime.fromisoformat(gone["deleted_at"])
@@ -289,7 +283,7 @@ async def test_a_purged_one_is_gone_for_good_and_frees_its_model(
 
 
 async def test_what_a_serve_config_declares_is_changed_there(admin: httpx.AsyncClient, platform: Platform) -> None:
-    platform.endpoints.declare([spec("declared")])
+    platform.declarations.declare([spec("declared")])
     endpoint = await until_settled(admin, by_name(platform)["declared"].id)
     path = f"/endpoints/{endpoint['id']}"
     for refused in (
@@ -301,21 +295,21 @@ async def test_what_a_serve_config_declares_is_changed_there(admin: httpx.AsyncC
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "managed_by_serve_config")
         assert "serve config" in answer.json()["error"]["message"]
     assert (await admin.get(path)).json() == endpoint
-    platform.endpoints.declare([])
-    await until(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
+    platform.declarations.declare([])
+    await until_answer(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
     assert (await admin.post(f"{path}:restore")).status_code == 409
 
 
 async def test_a_declaration_that_comes_back_is_the_same_endpoint(admin: httpx.AsyncClient, platform: Platform) -> None:
-    platform.endpoints.declare([spec("declared"), spec("other")])
+    platform.declarations.declare([spec("declared"), spec("other")])
     before = await until_settled(admin, by_name(platform)["declared"].id)
-    platform.endpoints.declare([spec("other")])
-    platform.endpoints.declare([spec("declared"), spec("other")])  # while it still drains
+    platform.declarations.declare([spec("other")])
+    platform.declarations.declare([spec("declared"), spec("other")])  # while it still drains
     assert (await until_settled(admin, before["id"]))["state"] == "healthy"
-    platform.endpoints.declare([spec("other")])
+    platform.declarations.declare([spec("other")])
     path = f"/endpoints/{before['id']}?deleted=true"
-    await until(lambda: admin.get(path), lambda shown: shown["deleted_at"] is not None)
-    platform.endpoints.declare([spec("declared", description="new words"), spec("other")])
+    await until_answer(lambda: admin.get(path), lambda shown: shown["deleted_at"] is not None)
+    platform.declarations.declare([spec("declared", description="new words"), spec("other")])
     after = await until_settled(admin, before["id"])
     assert (after["state"], after["description"], after["deleted_at"]) == ("healthy", "new words", None)
     assert {endpoint.id for endpoint in by_name(platform).values()} == {before["id"], by_name(platform)["other"].id}
@@ -370,10 +364,10 @@ async def test_an_endpoint_that_may_sleep_keeps_its_traffic_while_it_does(
     cluster.becomes(endpoint["id"], "running")  # without a unit
     platform.endpoint_loop.nudge()
     path = f"/endpoints/{endpoint['id']}"
-    asleep = await until(lambda: admin.get(path), lambda shown: shown["state"] == "sleeping")
+    asleep = await until_answer(lambda: admin.get(path), lambda shown: shown["state"] == "sleeping")
     assert asleep["traffic"] == {endpoint["revision"]: 100}
     assert asleep["running_since"] == endpoint["running_since"]
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert [target.revision for target in table.routes[endpoint["id"]].targets] == [endpoint["revision"]]
 
 

@@ -13,33 +13,20 @@ from app.core.errors import BadRequest, Superseded
 from app.core.keys import hash_key
 from app.core.records import ApiKey, Counted, Endpoint, EndpointMinute
 from app.settings import Settings
-from tests.control_plane.platforms import ONE_DATABASE, by_name, spec
+from tests.control_plane.clocks import StandingClock
+from tests.control_plane.conftest import OpenPlatform
+from tests.control_plane.platforms import ONE_DATABASE, admin_key, by_name, change, spec
 from tests.control_plane.reports import FakeRouter, report_unit
 
-OpenPlatform = Callable[..., Platform]
 
-
-class Clock:
-    """A wall clock that tests set, in the middle of a minute at first."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 1, 31, 9, 30, 20, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def tick(self, seconds: float) -> datetime:
-        self.moment += timedelta(seconds=seconds)
-        return self.moment
+@pytest.fixture
+def clock() -> StandingClock:
+    """In the middle of a minute at first."""
+    return StandingClock(datetime(2026, 1, 31, 9, 30, 20, tzinfo=UTC))
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def open_here(open_platform: OpenPlatform, clock: Clock) -> Callable[[], Platform]:
+def open_here(open_platform: OpenPlatform, clock: StandingClock) -> Callable[[], Platform]:
     """Opens the platform with its endpoint, once more if it is open."""
     return lambda: open_platform(spec("demo"), now=clock)
 
@@ -62,13 +49,13 @@ def kill(platform: Platform) -> None:
     platform.figures.close = lambda: None  # type: ignore[method-assign]
 
 
-def test_counters_become_minutes(platform: Platform, clock: Clock) -> None:
+def test_counters_become_minutes(platform: Platform, clock: StandingClock) -> None:
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), clock(), s2xx=3, s5xx=1)
     router.report(platform.figures)
     router.report(platform.figures)  # the same once more: nothing has happened since
     assert shown(platform, "requests_2xx") == [3]
-    clock.tick(60)
+    clock.jump(seconds=60)
     router.serve(demo(platform), clock(), s2xx=2)
     router.report(platform.figures)
     platform.figures.step()
@@ -77,16 +64,18 @@ def test_counters_become_minutes(platform: Platform, clock: Clock) -> None:
     assert len(platform.registry.find(EndpointMinute)) == 2
 
 
-def test_a_router_that_starts_again_begins_at_zero(platform: Platform, clock: Clock) -> None:
+def test_a_router_that_starts_again_begins_at_zero(platform: Platform, clock: StandingClock) -> None:
     FakeRouter("r1", clock()).report(platform.figures)
-    for started_at in (clock(), clock.tick(1)):
+    for started_at in (clock(), clock.jump(seconds=1)):
         router = FakeRouter("r1", started_at)
         router.serve(demo(platform), clock(), s2xx=5)
         router.report(platform.figures)
     assert shown(platform, "requests_2xx") == [10]
 
 
-def test_an_endpoint_that_leaves_a_router_and_comes_back_counts_from_zero(platform: Platform, clock: Clock) -> None:
+def test_an_endpoint_that_leaves_a_router_and_comes_back_counts_from_zero(
+    platform: Platform, clock: StandingClock
+) -> None:
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), clock(), s2xx=5)
     router.report(platform.figures)
@@ -97,7 +86,7 @@ def test_an_endpoint_that_leaves_a_router_and_comes_back_counts_from_zero(platfo
     assert shown(platform, "requests_2xx") == [11]
 
 
-def test_routers_add_up(platform: Platform, clock: Clock) -> None:
+def test_routers_add_up(platform: Platform, clock: StandingClock) -> None:
     for name in ("r1", "r2"):
         router = FakeRouter(name, clock())
         router.serve(demo(platform), clock(), s2xx=2)
@@ -107,14 +96,14 @@ def test_routers_add_up(platform: Platform, clock: Clock) -> None:
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_restart_neither_loses_nor_counts_twice(
-    open_here: Callable[[], Platform], clock: Clock, killed: bool
+    open_here: Callable[[], Platform], clock: StandingClock, killed: bool
 ) -> None:
     platform = open_here()
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), clock(), s2xx=3)
     router.report(platform.figures)
     report_unit(platform.figures, demo(platform), engine={"waiting": 2})
-    clock.tick(41)
+    clock.jump(seconds=41)
     platform.figures.step()
     router.serve(demo(platform), clock(), s2xx=4)
     router.report(platform.figures)
@@ -125,13 +114,13 @@ def test_a_restart_neither_loses_nor_counts_twice(
     router.serve(demo(platform), clock(), s2xx=5)  # the router was there all the time
     router.report(platform.figures)
     assert sum(shown(platform, "requests_2xx")) == 12
-    clock.tick(60)
+    clock.jump(seconds=60)
     platform.figures.step()
     assert sum(shown(platform, "requests_2xx")) == 12
     assert shown(platform, "queue")[0] == 2
 
 
-def test_two_halves_of_a_minute_are_one(open_here: Callable[[], Platform], clock: Clock) -> None:
+def test_two_halves_of_a_minute_are_one(open_here: Callable[[], Platform], clock: StandingClock) -> None:
     platform = open_here()
     for waiting in (1, 2, 3):
         report_unit(platform.figures, demo(platform), engine={"waiting": waiting, "prompt_tokens": 10})
@@ -146,12 +135,12 @@ def test_two_halves_of_a_minute_are_one(open_here: Callable[[], Platform], clock
 
 
 def test_what_cannot_be_written_is_written_later(
-    platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), clock(), s2xx=3)
     router.report(platform.figures)
-    clock.tick(60)
+    clock.jump(seconds=60)
 
     def refuse(*_: object) -> None:
         raise Superseded("another control plane has taken over")
@@ -165,7 +154,7 @@ def test_what_cannot_be_written_is_written_later(
     assert [row.figures["requests_2xx"] for row in platform.registry.find(EndpointMinute)] == [3]
 
 
-def test_units_are_seen_as_long_as_they_report(platform: Platform, clock: Clock) -> None:
+def test_units_are_seen_as_long_as_they_report(platform: Platform, clock: StandingClock) -> None:
     report_unit(platform.figures, demo(platform), "unit1", engine={"running": 1, "kv_cache_pct": 10.0}, cpu_pct=50.0)
     report_unit(platform.figures, demo(platform), "unit2", engine={"running": 2, "kv_cache_pct": 30.0}, cpu_pct=70.0)
     assert shown(platform, "units") == [2]
@@ -173,13 +162,15 @@ def test_units_are_seen_as_long_as_they_report(platform: Platform, clock: Clock)
     assert shown(platform, "kv_cache_pct") == [20.0]
     assert shown(platform, "cpu_pct") == [120.0]
     assert [heard.unit for heard in platform.figures.units()] == ["unit1", "unit2"]
-    clock.tick(30)
+    clock.jump(seconds=30)
     report_unit(platform.figures, demo(platform), "unit2")
-    clock.tick(10)
+    clock.jump(seconds=10)
     assert [heard.unit for heard in platform.figures.units()] == ["unit2"]
 
 
-def test_when_an_endpoint_was_called_last_is_written_down_with_the_minute(platform: Platform, clock: Clock) -> None:
+def test_when_an_endpoint_was_called_last_is_written_down_with_the_minute(
+    platform: Platform, clock: StandingClock
+) -> None:
     called_at = clock()
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), called_at, s4xx=1)
@@ -188,20 +179,19 @@ def test_when_an_endpoint_was_called_last_is_written_down_with_the_minute(platfo
     late.serve(demo(platform), called_at - timedelta(hours=1), s2xx=1)
     late.report(platform.figures)
     assert by_name(platform)["demo"].last_request_at is None
-    clock.tick(60)
+    clock.jump(seconds=60)
     platform.figures.step()
     assert by_name(platform)["demo"].last_request_at == called_at
-    endpoint = by_name(platform)["demo"]
-    platform.registry.put(endpoint.model_copy(update={"last_request_at": clock()}))
+    change(platform, by_name(platform)["demo"], last_request_at=clock())
     late.report(platform.figures)  # older news changes nothing
-    clock.tick(60)
+    clock.jump(seconds=60)
     platform.figures.step()
     assert by_name(platform)["demo"].last_request_at == clock() - timedelta(seconds=60)
 
 
 @ONE_DATABASE
-def test_keys_that_were_used_are_noted(platform: Platform, clock: Clock, settings: Settings) -> None:
-    key = hash_key((settings.home / "admin.key").read_text().strip())
+def test_keys_that_were_used_are_noted(platform: Platform, clock: StandingClock, settings: Settings) -> None:
+    key = hash_key(admin_key(settings))
     router = FakeRouter("r1", clock())
     router.keys = {key: clock().timestamp()}
     router.report(platform.figures)
@@ -210,7 +200,7 @@ def test_keys_that_were_used_are_noted(platform: Platform, clock: Clock, setting
 
 
 @ONE_DATABASE
-def test_endpoints_that_are_gone_are_left_out(platform: Platform, clock: Clock) -> None:
+def test_endpoints_that_are_gone_are_left_out(platform: Platform, clock: StandingClock) -> None:
     router = FakeRouter("r1", clock())
     router.serve("ep-gone", clock(), s2xx=3)
     router.serve(demo(platform), clock(), s2xx=1)
@@ -221,14 +211,14 @@ def test_endpoints_that_are_gone_are_left_out(platform: Platform, clock: Clock) 
 
 
 @ONE_DATABASE
-def test_reporters_are_forgotten_after_a_day_unless_they_report(platform: Platform, clock: Clock) -> None:
+def test_reporters_are_forgotten_after_a_day_unless_they_report(platform: Platform, clock: StandingClock) -> None:
     gone, quiet = FakeRouter("gone", clock()), FakeRouter("quiet", clock())
     for router in (gone, quiet):
         router.serve(demo(platform), clock(), s2xx=1)
         router.report(platform.figures)
     platform.figures.write()
     for _ in range(5):
-        clock.tick(6 * 3600)
+        clock.jump(seconds=6 * 3600)
         quiet.report(platform.figures)
         platform.figures.write()
     assert [record.id for record in platform.registry.find(Counted)] == ["router quiet"]
@@ -237,7 +227,7 @@ def test_reporters_are_forgotten_after_a_day_unless_they_report(platform: Platfo
 
 @ONE_DATABASE
 def test_there_is_a_bound_on_who_is_listened_to(
-    platform: Platform, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures_service, "MAX_REPORTERS", 2)
     for name in ("r1", "r2", "r3", "r1"):
@@ -259,7 +249,7 @@ def test_nonsense_is_refused(platform: Platform) -> None:
 
 
 @ONE_DATABASE
-def test_prometheus_hears_of_all_routers_and_units(platform: Platform, clock: Clock) -> None:
+def test_prometheus_hears_of_all_routers_and_units(platform: Platform, clock: StandingClock) -> None:
     head = "# HELP modelunit_requests_total Requests.\n# TYPE modelunit_requests_total counter\n"
     for name in ("r1", "r2"):
         router = FakeRouter(name, clock())
@@ -280,12 +270,12 @@ def test_prometheus_hears_of_all_routers_and_units(platform: Platform, clock: Cl
     assert f"modelunit_unit_cpu_cores{{{of_unit}}} 1.5" in lines
     assert f"modelunit_unit_accelerator_ratio{{{of_unit}}} 0.5" in lines
     assert [line for line in lines if "unit2" in line and "accelerator" in line] == []
-    clock.tick(120)
+    clock.jump(seconds=120)
     assert 'router="' not in metrics_text(platform.figures)
     assert "unit1" not in metrics_text(platform.figures)
 
 
-async def test_metrics_of_an_endpoint(platform: Platform, clock: Clock, admin: httpx.AsyncClient) -> None:
+async def test_metrics_of_an_endpoint(platform: Platform, clock: StandingClock, admin: httpx.AsyncClient) -> None:
     router = FakeRouter("r1", clock())
     router.serve(demo(platform), clock(), s2xx=3, s5xx=1, s429=2, ttft_ms=80.0)
     router.report(platform.figures)
@@ -293,7 +283,7 @@ async def test_metrics_of_an_endpoint(platform: Platform, clock: Clock, admin: h
         platform.figures, demo(platform),
         engine={"waiting": 2, "completion_tokens": 30, "tpot_ms_sum": 900.0, "tpot_count": 27}, memory_bytes=1 << 30,
     )  # fmt: skip
-    clock.tick(60)
+    clock.jump(seconds=60)
     report_unit(platform.figures, demo(platform), cpu_pct=12.5)
     platform.figures.step()
     body = (await admin.get(f"/endpoints/{demo(platform)}/metrics")).json()

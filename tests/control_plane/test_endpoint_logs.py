@@ -10,7 +10,8 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.control_plane.retention import LOGS_KEPT
-from app.control_plane.services.log_follower import FIRST_LINES, FOLLOWED_FOR, POLL_S
+from app.control_plane.services.following import POLL_S
+from app.control_plane.services.log_follower import FIRST_LINES, FOLLOWED_FOR
 from app.control_plane.services.logs import LogStore
 from app.core.log_lines import Wanted, write
 from app.settings import Settings
@@ -243,7 +244,7 @@ class Follower:
 
     def __init__(self, logs: LogStore, wanted: Wanted, clock: Clock):
         self._clock = clock
-        self._chunks = logs.follow(wanted).chunks(self._sleep)
+        self._chunks = logs.follow(wanted, self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         assert seconds == POLL_S
@@ -316,7 +317,8 @@ async def test_a_store_that_was_away_is_followed_on(
     platform: Platform, demo: str, put: Put, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put("a", (1, "one"))
-    read, failures = FileStore.read, iter([True, True])
+    put("b", (2, "two"))
+    read, failures = FileStore.read, iter([True, False, True])  # the second time in the middle
 
     def sometimes(store: FileStore, name: str, start: int = 0, length: int | None = None) -> bytes:
         if next(failures, False):
@@ -324,7 +326,8 @@ async def test_a_store_that_was_away_is_followed_on(
         return read(store, name, start, length)
 
     monkeypatch.setattr(FileStore, "read", sometimes)
-    assert (await Follower(platform.logs, Wanted(demo), clock).next()).endswith(" a one\n")
+    lines = (await Follower(platform.logs, Wanted(demo), clock).next()).splitlines()
+    assert [line[25:] for line in lines] == ["a one", "b two"]
 
 
 async def test_following_over_http(platform: Platform, fetch: Callable[..., Any], put: Put, clock: Clock) -> None:

@@ -1,7 +1,5 @@
 """/v1/endpoints and /v1/models as callers of the control API see them."""
 
-import asyncio
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -12,20 +10,17 @@ from app.control_plane.platform import Platform
 from app.core.errors import Conflict
 from app.core.keys import issue_key
 from app.core.records import DEFAULT_WORKSPACE
-from app.core.routing import RoutingTable
-from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, FakeCluster, by_name, spec
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, spec, table_of, until_answer
 
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 NEW = {"name": "demo", "model": "Model-1"}
 
 
 async def until_state(admin: httpx.AsyncClient, endpoint_id: str, *states: str) -> Any:
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            found = (await admin.get(f"/endpoints/{endpoint_id}")).json()
-            if found.get("state") in states or ("gone" in states and "error" in found):
-                return found
-            await asyncio.sleep(0.01)
+    return await until_answer(
+        lambda: admin.get(f"/endpoints/{endpoint_id}"),
+        lambda found: found.get("state") in states or ("gone" in states and "error" in found),
+    )
 
 
 async def test_without_a_good_key_401(client_for: ClientFor) -> None:
@@ -54,7 +49,7 @@ async def test_a_new_endpoint_becomes_healthy(admin: httpx.AsyncClient, platform
     assert healthy["traffic"] == {healthy["revision"]: 100}
     assert healthy["generation"] == healthy["observed_generation"] == 1
     assert [e["id"] for e in (await admin.get("/endpoints")).json()["data"]] == [created["id"]]
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert table.routes[created["id"]].targets[0].revision == healthy["revision"]
 
 
@@ -126,7 +121,7 @@ async def test_delete_must_be_meant_and_leaves_nothing(admin: httpx.AsyncClient,
 
 
 async def test_what_the_serve_config_declares_is_not_deleted_here(admin: httpx.AsyncClient, platform: Platform) -> None:
-    platform.endpoints.declare([spec("declared")])
+    platform.declarations.declare([spec("declared")])
     declared = by_name(platform)["declared"]
     assert (await admin.delete(f"/endpoints/{declared.id}?confirm=DELETE")).status_code == 409
     assert by_name(platform)["declared"].state != "deleting"

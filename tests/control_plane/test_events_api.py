@@ -1,6 +1,5 @@
 """/v1/events: what happened, who did it, and who may know."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,9 +10,8 @@ from app.control_plane.platform import Platform
 from app.control_plane.services.events import event
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.records import DEFAULT_WORKSPACE
+from tests.control_plane.conftest import ClientFor
 from tests.control_plane.platforms import ONE_DATABASE, by_name, spec, until
-
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 
 
 async def events(caller: httpx.AsyncClient, query: str = "") -> list[dict[str, Any]]:
@@ -140,7 +138,7 @@ async def test_a_nul_in_an_address_is_refused(admin: httpx.AsyncClient) -> None:
 async def test_a_key_for_some_endpoints_hears_of_these(
     admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform
 ) -> None:
-    platform.endpoints.declare([spec("mine"), spec("other")])
+    platform.declarations.declare([spec("mine"), spec("other")])
     mine, other = (by_name(platform)[name].id for name in ("mine", "other"))
     key = (await admin.post("/api-keys", json={"role": "developer", "endpoints": ["mine"]})).json()["key"]
     holder = client_for(key)

@@ -7,13 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
 from app.core.records import Endpoint as EndpointRecord
 from app.core.records import Job, Model, Replay
 from app.store.database import Registry
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.conftest import OpenPlatform
+from tests.control_plane.platforms import admin_key, client_of
 
 ENDPOINT = {"name": "demo", "model": "Model-1"}
 MODEL = {"name": "mine", "base_model": "Qwen2-0.5B", "source": {"uri": "s3://bucket/weights"}}
@@ -100,10 +100,8 @@ async def test_two_at_the_same_moment_are_one(admin: httpx.AsyncClient, platform
 async def test_after_a_day_a_key_is_as_good_as_new(open_platform: OpenPlatform) -> None:
     now = WallClock()
     platform = open_platform(now=now)
-    key = (platform.settings.home / "admin.key").read_text().strip()
-    headers = {"authorization": f"Bearer {key}", "idempotency-key": "k-1"}
-    transport = httpx.ASGITransport(asgi(platform))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1", headers=headers) as client:
+    async with client_of(platform, admin_key(platform.settings)) as client:
+        client.headers["idempotency-key"] = "k-1"
         first = (await client.post("/jobs", json=JOB)).json()
         now.jump(hours=23, minutes=59)
         assert (await client.post("/jobs", json=JOB)).json()["id"] == first["id"]

@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 from app.control_plane.platform import Platform
-from app.control_plane.services import job_logs
 from app.core.job_specs import JobOutcome
 from app.core.records import Job
 from app.settings import Settings
@@ -112,10 +111,7 @@ async def test_all_attempts_are_shown(
     assert (await messages(admin, job))[0] == "--- attempt 1: Ray no longer has what it wrote"
 
 
-async def test_a_log_is_followed_to_its_end(
-    job: Job, cluster: FakeCluster, platform: Platform, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(job_logs, "POLL_S", 1.0)
+async def test_a_log_is_followed_to_its_end(job: Job, cluster: FakeCluster, platform: Platform, store: ObjectStore):
     cluster.written[job.id] = "one\ntw"
     steps: list[Callable[[], None]] = [
         lambda: cluster.written.update({job.id: "one\ntwo\nthree"}),
@@ -139,7 +135,7 @@ async def test_a_follower_hears_that_the_connection_lives(job: Job, platform: Pl
         if slept == 35:
             await asyncio.to_thread(end, platform, store, job)
 
-    assert [chunk async for chunk in platform.job_logs.follow(job, sleep=sleep)] == ["\n", ""]
+    assert [chunk async for chunk in platform.job_logs.follow(job, sleep=sleep)] == ["\n"]
 
 
 async def test_a_follower_is_served_over_http(

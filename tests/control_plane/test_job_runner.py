@@ -4,7 +4,7 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.records import DEFAULT_WORKSPACE, Event, Job
-from tests.control_plane.platforms import FakeCluster, until
+from tests.control_plane.platforms import FakeCluster, change, until
 
 
 def state(platform: Platform, job_id: str) -> str:
@@ -37,7 +37,7 @@ def test_a_job_that_has_ended_does_not_begin_again(
         submit(submission_id, entrypoint)
         job = platform.registry.get(Job, submission_id)
         assert job is not None
-        platform.registry.put(job.model_copy(update={"state": "failed"}))
+        change(platform, job, state="failed")
 
     monkeypatch.setattr(cluster, "submit", submit_and_end)
     job = platform.models.revalidate(DEFAULT_WORKSPACE, "m-1", "")

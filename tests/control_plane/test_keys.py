@@ -17,29 +17,12 @@ from app.control_plane.services import keys as keys_service
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.keys import hash_key, issue_key, well_formed
 from app.core.records import DEFAULT_WORKSPACE, ApiKey
-from app.core.routing import RoutingTable
 from app.settings import Settings
-from app.store.layout import SNAPSHOT
-from app.store.objects import open_store
 from tests.control_plane.clocks import WallClock
-from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, spec
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, saved_table, spec
 
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 LIMIT = ControlPlaneArgs().keys_per_role
-
-
-def table(settings: Settings) -> RoutingTable:
-    return RoutingTable.model_validate_json(open_store(settings).read(SNAPSHOT))
-
-
-@pytest.fixture
-def wall() -> WallClock:
-    return WallClock()
-
-
-@pytest.fixture
-def platform(open_platform: Callable[..., Platform], wall: WallClock) -> Platform:
-    return open_platform(now=wall)
 
 
 async def test_a_key_is_shown_once_and_works_at_once(
@@ -50,7 +33,7 @@ async def test_a_key_is_shown_once_and_works_at_once(
     assert answer.status_code == 201
     assert well_formed(issued["key"])
     assert (await client_for(issued["key"]).get("/endpoints")).status_code == 200
-    assert hash_key(issued["key"]) in table(settings).grants
+    assert hash_key(issued["key"]) in saved_table(settings).grants
 
     listed = await admin.get("/api-keys")
     assert [key["id"] for key in listed.json()["data"]] == [ADMIN_KEY_ID, issued["id"]]
@@ -71,11 +54,11 @@ async def test_a_revoked_key_stops_and_leaves_the_routing_table(
     admin: httpx.AsyncClient, client_for: ClientFor, settings: Settings
 ) -> None:
     issued = (await admin.post("/api-keys", json={"role": "developer"})).json()
-    number = table(settings).number
+    number = saved_table(settings).number
     assert (await admin.delete(f"/api-keys/{issued['id']}")).status_code == 400  # must be meant
     assert (await admin.delete(f"/api-keys/{issued['id']}?confirm=DELETE")).status_code == 204
-    assert hash_key(issued["key"]) not in table(settings).grants
-    assert table(settings).number > number
+    assert hash_key(issued["key"]) not in saved_table(settings).grants
+    assert saved_table(settings).number > number
     assert (await client_for(issued["key"]).get("/endpoints")).status_code == 401
     assert (await admin.get(f"/api-keys/{issued['id']}")).status_code == 404
     assert (await admin.delete(f"/api-keys/{issued['id']}?confirm=DELETE")).status_code == 404
@@ -137,7 +120,7 @@ async def test_an_expired_key_stops_and_makes_room(
     assert (await admin.post("/api-keys", json={"role": "developer"})).status_code == 409
     holder = client_for(issued[0]["key"])
     assert (await holder.get("/endpoints")).status_code == 200
-    told = table(settings).grants[hash_key(issued[0]["key"])].expires_at
+    told = saved_table(settings).grants[hash_key(issued[0]["key"])].expires_at
     assert told is not None
     assert abs(told - wall() - timedelta(hours=1)) < timedelta(minutes=1)
 
@@ -165,12 +148,12 @@ def test_ended_keys_do_not_pile_up(platform: Platform, wall: WallClock, monkeypa
 async def test_a_key_for_some_endpoints_sees_these_and_changes_no_others(
     admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform, settings: Settings
 ) -> None:
-    platform.endpoints.declare([spec("mine"), spec("other")])
+    platform.declarations.declare([spec("mine"), spec("other")])
     mine, other = (by_name(platform)[name].id for name in ("mine", "other"))
     wish = {"role": "developer", "endpoints": ["mine", mine]}  # the same one, by name and by ID
     issued = (await admin.post("/api-keys", json=wish)).json()
     assert issued["endpoints"] == [mine]
-    assert table(settings).grants[hash_key(issued["key"])].endpoints == (mine,)
+    assert saved_table(settings).grants[hash_key(issued["key"])].endpoints == (mine,)
 
     holder = client_for(issued["key"])
     assert (await holder.get(f"/endpoints/{mine}")).status_code == 200
@@ -191,7 +174,7 @@ async def test_a_key_for_some_endpoints_sees_these_and_changes_no_others(
 async def test_an_admin_key_for_some_endpoints_manages_nothing_else(
     admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform
 ) -> None:
-    platform.endpoints.declare([spec("mine")])
+    platform.declarations.declare([spec("mine")])
     issued = (await admin.post("/api-keys", json={"role": "admin", "endpoints": ["mine"]})).json()
     holder = client_for(issued["key"])
     assert (await holder.get(f"/endpoints/{issued['endpoints'][0]}")).status_code == 200
@@ -311,7 +294,7 @@ def test_the_admin_key_survives_a_restart(open_platform: Callable[[], Platform],
     key = (settings.home / "admin.key").read_text()
     assert open_platform().registry.get(ApiKey, ADMIN_KEY_ID) == before
     assert (settings.home / "admin.key").read_text() == key
-    assert hash_key(key.strip()) in table(settings).grants
+    assert hash_key(key.strip()) in saved_table(settings).grants
 
 
 @ONE_DATABASE

@@ -13,7 +13,7 @@ from app.core.records import Endpoint, Model, Version
 from app.core.specs import MachineType
 from app.core.waiting import Room
 from tests.control_plane.conftest import OpenPlatform
-from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, spec, until
+from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, change, spec, until
 
 pytestmark = ONE_DATABASE
 
@@ -31,7 +31,7 @@ def platform(open_platform: OpenPlatform) -> Platform:
 def with_facts(platform: Platform, facts: Facts) -> None:
     model = platform.registry.get(Model, "m-1")
     assert model
-    platform.registry.put(model.model_copy(update={"facts": facts}))
+    change(platform, model, facts=facts)
 
 
 async def refused(admin: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def test_other_workspaces_and_the_serve_config_have_their_own_measure(open_platf
 def test_what_is_declared_on_a_type_that_cannot_hold_it_says_so(open_platform: OpenPlatform) -> None:
     platform = open_platform(machine_types=[SMALL])
     with_facts(platform, BIG)
-    platform.endpoints.declare([spec("big", machine_type="cpu-small", max_model_len=2048), spec("free")])
+    platform.declarations.declare([spec("big", machine_type="cpu-small", max_model_len=2048), spec("free")])
     until(lambda: by_name(platform)["big"].state == "abnormal")
     assert "machine_type cpu-small cannot serve this: a unit needs" in by_name(platform)["big"].reason
     assert by_name(platform)["free"].machine_type == "gpu-1"
@@ -210,9 +210,8 @@ def test_an_endpoint_waits_for_its_model_and_says_how_far_it_is(open_platform: O
     assert model
     assert version
     preparing = model.model_copy(update={"id": "m-2", "name": "Model-2", "state": "preparing", "workspace": "default"})
-    platform.registry.put(
-        preparing, version.model_copy(update={"id": "m-2:BF16", "model_id": "m-2", "state": "creating"})
-    )
+    making = version.model_copy(update={"id": "m-2:BF16", "model_id": "m-2", "state": "creating"})
+    platform.registry.put(preparing, making)
     job = platform.jobs.new("upload", preparing, {})
     platform.registry.put(job.model_copy(update={"state": "stopping", "progress": 0.4}))
     endpoint = platform.endpoints.create("default", spec("early", model="Model-2"))
@@ -222,13 +221,13 @@ def test_an_endpoint_waits_for_its_model_and_says_how_far_it_is(open_platform: O
         return found is not None and (found.state, found.reason) == ("scheduling", reason)
 
     until(lambda: reason_is("its model is preparing (waiting for a job)"))
-    platform.registry.put(preparing.model_copy(update={"state": "failed", "reason": "no weights"}))
+    change(platform, preparing, state="failed", reason="no weights")
     platform.endpoint_loop.nudge()
     until(lambda: by_name(platform)["early"].state == "abnormal")
     assert by_name(platform)["early"].reason == "Model Model-2 in BF16 is failed: no weights."
     with pytest.raises(Conflict):
         platform.endpoints.create("default", spec("late", model="Model-2"))
-    ready = preparing.model_copy(update={"state": "healthy"})
-    platform.registry.put(ready, version.model_copy(update={"id": "m-2:BF16", "model_id": "m-2"}))
+    change(platform, making, state="healthy")
+    change(platform, preparing, state="healthy", reason="")
     platform.endpoint_loop.nudge()
     until(lambda: by_name(platform)["early"].state == "healthy")

@@ -1,6 +1,5 @@
 """/v1/members, and the keys issued for them."""
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,27 +8,17 @@ import pytest
 from app.control_plane.platform import Platform
 from app.control_plane.services import members as members_service
 from app.core.keys import hash_key
-from app.core.routing import Grant, RoutingTable
+from app.core.routing import Grant
 from tests.control_plane.clocks import WallClock
-from tests.control_plane.platforms import ONE_DATABASE
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, table_of
 
-ClientFor = Callable[[str | None], httpx.AsyncClient]
 ANN = {"name": "ann@example.com", "role": "developer"}
-
-
-@pytest.fixture
-def wall() -> WallClock:
-    return WallClock()
-
-
-@pytest.fixture
-def platform(open_platform: Callable[..., Platform], wall: WallClock) -> Platform:
-    return open_platform(now=wall)
 
 
 def grant(platform: Platform, key: str) -> Grant | None:
     """What the routers know of a key."""
-    return RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"").grants.get(hash_key(key))
+    return table_of(platform).grants.get(hash_key(key))
 
 
 async def add(admin: httpx.AsyncClient, **fields: Any) -> Any:

@@ -17,7 +17,7 @@ from app.settings import Settings
 from app.store.layout import version_prefix
 from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
-from tests.control_plane.platforms import ONE_DATABASE, spec, until
+from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of, spec, until
 
 pytestmark = ONE_DATABASE
 
@@ -141,14 +141,7 @@ async def test_recommended_weights_may_be_referred_to_where_they_lie(
         "    - {base_model: Llama2-13B, recommended_source: 's3://bucket/llama'}\n"
     )
     platform = open_platform()
-    key = (settings.home / "admin.key").read_text().strip()
-    from app.control_plane.deployment import asgi
-
-    client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(asgi(platform)),
-        base_url="http://test/v1",
-        headers={"authorization": f"Bearer {key}"},
-    )
+    client = client_of(platform, admin_key(settings))
     body = {"name": "mine", "mode": "reference"}
     assert (await client.post("/models", json={**body, "base_model": "Llama2-7B"})).status_code == 202
     refused = await client.post("/models", json={**body, "name": "other", "base_model": "Llama2-13B"})
@@ -320,7 +313,7 @@ def test_a_sweep_that_fails_holds_up_nothing(open_platform: Any, settings: Setti
         calls.append(1)
         raise OSError("the store is away")
 
-    monkeypatch.setattr(platform.models, "sweep", fail)
+    monkeypatch.setattr(platform.preparation, "sweep", fail)
     monkeypatch.setattr(platform.job_runner, "_sweep_at", 0.0)
     assert platform.job_runner.step()
     assert platform.job_runner.step()

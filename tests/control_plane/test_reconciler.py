@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +12,7 @@ from app.core.records import Event
 from app.core.routing import RoutingTable
 from app.core.specs import MACHINE_TYPES
 from app.settings import Settings
-from app.store.layout import SNAPSHOT
-from app.store.objects import open_store
+from tests.control_plane.conftest import OpenPlatform
 from tests.control_plane.platforms import (
     ONE_DATABASE,
     WAIT_S,
@@ -23,18 +20,12 @@ from tests.control_plane.platforms import (
     NoCluster,
     by_name,
     publish_model,
+    saved_table,
     spec,
     specs,
+    table_of,
+    until,
 )
-
-OpenPlatform = Callable[..., Platform]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
 
 
 def until_healthy(platform: Platform, *names: str) -> None:
@@ -52,10 +43,10 @@ def until_healthy(platform: Platform, *names: str) -> None:
 
 
 def test_adding_a_declared_endpoint_leaves_the_others_untouched(platform: Platform) -> None:
-    platform.endpoints.declare(specs("one", "two"))
+    platform.declarations.declare(specs("one", "two"))
     until_healthy(platform, "one", "two")
     before = by_name(platform)
-    platform.endpoints.declare(specs("one", "two", "three"))
+    platform.declarations.declare(specs("one", "two", "three"))
     until_healthy(platform, "three")
     after = by_name(platform)
     assert {name: after[name] for name in before} == before
@@ -63,10 +54,10 @@ def test_adding_a_declared_endpoint_leaves_the_others_untouched(platform: Platfo
 
 
 def test_a_changed_declaration_is_a_new_wish_for_that_one_alone(platform: Platform) -> None:
-    platform.endpoints.declare(specs("one", "two"))
+    platform.declarations.declare(specs("one", "two"))
     until_healthy(platform, "one", "two")
     before = by_name(platform)
-    platform.endpoints.declare([spec("one", max_model_len=1024), spec("two")])
+    platform.declarations.declare([spec("one", max_model_len=1024), spec("two")])
     until_healthy(platform, "one")
     after = by_name(platform)
     assert after["two"] == before["two"]
@@ -74,11 +65,11 @@ def test_a_changed_declaration_is_a_new_wish_for_that_one_alone(platform: Platfo
 
 
 def test_what_is_declared_no_more_is_deleted_and_the_apis_stay(platform: Platform, cluster: FakeCluster) -> None:
-    platform.endpoints.declare(specs("one", "two"))
+    platform.declarations.declare(specs("one", "two"))
     mine = platform.endpoints.create("default", spec("mine"))
     until_healthy(platform, "one", "two", "mine")
     removed = by_name(platform)["two"].id
-    platform.endpoints.declare(specs("one"))
+    platform.declarations.declare(specs("one"))
     found = by_name(platform)
     assert "two" not in found or found["two"].state == "deleting"
     until(lambda: set(by_name(platform)) == {"one", "mine"})
@@ -90,7 +81,7 @@ def test_a_declared_name_that_the_api_holds_is_a_conflict_and_changes_nothing(pl
     platform.endpoints.create("default", spec("mine"))
     until_healthy(platform, "mine")
     before = by_name(platform)
-    platform.endpoints.declare([spec("mine", max_model_len=64)])
+    platform.declarations.declare([spec("mine", max_model_len=64)])
     assert by_name(platform) == before
 
 
@@ -143,7 +134,7 @@ def test_no_state_from_before_a_restart_is_shown(open_platform: OpenPlatform) ->
     until_healthy(open_platform(*specs("one")), "one")
     platform = open_platform(*specs("one"), on=NoCluster())
     assert by_name(platform)["one"].state == "scheduling"
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert all(route.targets == () for route in table.routes.values())
 
 
@@ -161,10 +152,10 @@ def test_no_state_from_before_a_restart_is_shown(open_platform: OpenPlatform) ->
 def test_only_what_units_are_told_makes_a_new_revision(
     platform: Platform, cluster: FakeCluster, fields: dict[str, Any], restarts: bool
 ) -> None:
-    platform.endpoints.declare(specs("one"))
+    platform.declarations.declare(specs("one"))
     until_healthy(platform, "one")
     before = by_name(platform)["one"]
-    platform.endpoints.declare([spec("one", **fields)])
+    platform.declarations.declare([spec("one", **fields)])
     until_healthy(platform, "one")
     after = by_name(platform)["one"]
     assert (after.revision != before.revision) is restarts
@@ -175,13 +166,13 @@ def test_only_what_units_are_told_makes_a_new_revision(
 def test_a_wish_that_comes_while_a_step_runs_is_not_taken_for_carried_out(
     platform: Platform, cluster: FakeCluster
 ) -> None:
-    platform.endpoints.declare(specs("one"))
+    platform.declarations.declare(specs("one"))
     until_healthy(platform, "one")
     wishes = [[spec("one", description="newer")]]
 
     def wish() -> None:
         if wishes:
-            platform.endpoints.declare(wishes.pop())
+            platform.declarations.declare(wishes.pop())
 
     cluster.on_observe = wish
     cluster.refuses = lambda _: True  # so that the newer wish is never carried out
@@ -198,18 +189,17 @@ def test_the_same_parts_give_the_same_revision_in_another_process() -> None:
 
 
 def test_routing_tables_only_grow_in_number(open_platform: OpenPlatform, settings: Settings) -> None:
-    store = open_store(settings)
     numbers = []
     for names in (("one",), ("one", "two"), ()):
         platform = open_platform(*specs(*names))
         until_healthy(platform, *names)
         until(lambda platform=platform, names=names: set(by_name(platform)) == set(names))
-        numbers.append(RoutingTable.model_validate_json(store.read(SNAPSHOT)).number)
+        numbers.append(saved_table(settings).number)
     assert numbers == sorted(set(numbers))
 
 
 def test_a_waiting_router_hears_of_a_new_table(platform: Platform) -> None:
-    current = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"").number
+    current = table_of(platform).number
     assert platform.tables.wait(current, 0.01) is None
     platform.endpoints.create("default", spec("one"))
     newer = platform.tables.wait(current, WAIT_S)
@@ -277,7 +267,7 @@ def test_a_change_in_place_that_is_refused_keeps_the_traffic(open_platform: Open
         loop.stop()
     before = by_name(platform)["one"]
     cluster.refuses = lambda _: True
-    platform.endpoints.declare([spec("one", scale={"max_units": 3})])
+    platform.declarations.declare([spec("one", scale={"max_units": 3})])
     platform.reconciler.step()
     platform.reconciler.step()
     now = by_name(platform)["one"]
@@ -294,7 +284,7 @@ def test_an_object_store_that_is_away_holds_up_no_endpoint_that_has_what_it_need
         raise OSError("no such store")
 
     monkeypatch.setattr(platform.models, "adopt", away)
-    platform.endpoints.declare([spec("early", model="Model-2"), spec("one")])
+    platform.declarations.declare([spec("early", model="Model-2"), spec("one")])
     until_healthy(platform, "one")
     assert by_name(platform)["early"].state == "abnormal"
 

@@ -9,25 +9,16 @@ from app.control_plane.platform import Platform
 from app.control_plane.retention import BATCH, Kept, Retention
 from app.core.records import DEFAULT_WORKSPACE, AuditEntry, Endpoint, EndpointMinute, Event, Record, Replay
 from app.store.database import Registry
+from tests.control_plane.clocks import StandingClock
 from tests.control_plane.platforms import ONE_DATABASE, spec, until
 
 START = datetime.now(UTC)
 """Now: the database measures the age of audit entries by its own clock."""
 
 
-class Clock:
-    """Stands still until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.time = START
-
-    def __call__(self) -> datetime:
-        return self.time
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> StandingClock:
+    return StandingClock(START)
 
 
 def fill(registry: Registry, age: timedelta) -> None:
@@ -55,7 +46,7 @@ def ages(registry: Registry, kind: type[Record]) -> set[timedelta]:
     return {START - record.created_at for record in registry.find(kind) if getattr(record, "subject", "old") != "ep-1"}
 
 
-def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], clock: Clock) -> None:
+def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], clock: StandingClock) -> None:
     platform = open_platform(now=clock, events_kept_days=7)
     registry = platform.registry
     registry.put(Endpoint(id="ep-1", created_at=START, workspace=DEFAULT_WORKSPACE, spec=spec()))
@@ -69,18 +60,18 @@ def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], c
     assert months not in ages(registry, Event)
     assert ages(registry, AuditEntry) == {timedelta(0), hours, days, months}
 
-    clock.time += timedelta(hours=2)
+    clock.jump(hours=2)
     assert platform.retention.step()
     assert ages(registry, EndpointMinute) == ages(registry, Replay) == {timedelta(0)}
 
-    clock.time += timedelta(days=6)
+    clock.jump(days=6)
     assert platform.retention.step()
     assert ages(registry, EndpointMinute) == ages(registry, Replay) == set()
     assert timedelta(0) in ages(registry, Event)
     assert not {hours, days} & ages(registry, Event)
 
 
-def test_audit_entries_leave_after_400_days(open_platform: Callable[..., Platform], clock: Clock) -> None:
+def test_audit_entries_leave_after_400_days(open_platform: Callable[..., Platform], clock: StandingClock) -> None:
     registry = open_platform(now=clock).registry
     registry.put(Endpoint(id="ep-1", created_at=START, workspace=DEFAULT_WORKSPACE, spec=spec()))
     for age in (timedelta(days=399), timedelta(days=401)):

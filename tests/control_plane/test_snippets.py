@@ -13,7 +13,7 @@ from tests.control_plane.platforms import ONE_DATABASE, by_name, spec
 
 @pytest.fixture
 def path(platform: Platform) -> str:
-    platform.endpoints.declare([spec("demo")])
+    platform.declarations.declare([spec("demo")])
     return f"/endpoints/{by_name(platform)['demo'].id}/snippet"
 
 

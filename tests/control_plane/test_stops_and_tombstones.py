@@ -9,18 +9,13 @@ from app.core.records import Endpoint, EndpointMinute, Event
 from app.core.specs import EndpointSpec
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.conftest import OpenPlatform
-from tests.control_plane.platforms import FakeCluster, by_name, spec
+from tests.control_plane.platforms import FakeCluster, by_name, change, spec
 
 
 @pytest.fixture
-def now() -> WallClock:
-    return WallClock()
-
-
-@pytest.fixture
-def platform(open_platform: OpenPlatform, now: WallClock) -> Platform:
+def platform(open_platform: OpenPlatform, wall: WallClock) -> Platform:
     """Nothing goes by itself: tests step."""
-    platform = open_platform(now=now)
+    platform = open_platform(now=wall)
     for loop in platform.loops:
         loop.stop()
     return platform
@@ -43,11 +38,11 @@ def kinds(platform: Platform, endpoint: Endpoint) -> list[str]:
     return [event.kind for event in platform.registry.find(Event, subject=endpoint.id)]
 
 
-def test_an_endpoint_stops_after_its_time_in_service(platform: Platform, cluster: FakeCluster, now: WallClock) -> None:
+def test_an_endpoint_stops_after_its_time_in_service(platform: Platform, cluster: FakeCluster, wall: WallClock) -> None:
     cluster.refuses = lambda _: True
     platform.endpoints.create("default", spec("timed", auto_stop_s=3600))
     settle(platform)
-    now.jump(days=5)  # it prepares for long
+    wall.jump(days=5)  # it prepares for long
     platform.stop_rules.step()
     cluster.refuses = lambda _: False
     stopped = by_name(platform)["timed"]
@@ -55,10 +50,10 @@ def test_an_endpoint_stops_after_its_time_in_service(platform: Platform, cluster
     platform.endpoints.patch("default", stopped.id, {"description": "try again at once"})
     settle(platform)
     assert by_name(platform)["timed"].state == "healthy"
-    now.jump(seconds=3599)
+    wall.jump(seconds=3599)
     platform.stop_rules.step()
     assert by_name(platform)["timed"].state == "healthy"
-    now.jump(seconds=2)
+    wall.jump(seconds=2)
     platform.stop_rules.step()
     settle(platform)
     ended = by_name(platform)["timed"]
@@ -66,41 +61,41 @@ def test_an_endpoint_stops_after_its_time_in_service(platform: Platform, cluster
     assert "auto_stop_s" in ended.reason
     platform.endpoints.start("default", ended.id)
     settle(platform)
-    now.jump(seconds=3599)
+    wall.jump(seconds=3599)
     platform.stop_rules.step()
     assert by_name(platform)["timed"].state == "healthy"  # the time begins again
 
 
-def test_a_declared_endpoint_stops_in_its_time_and_can_be_started(open_platform: OpenPlatform, now: WallClock) -> None:
+def test_a_declared_endpoint_stops_in_its_time_and_can_be_started(open_platform: OpenPlatform, wall: WallClock) -> None:
     declared = spec("declared", auto_stop_s=60)
-    platform = open_platform(declared, now=now)
+    platform = open_platform(declared, now=wall)
     for loop in platform.loops:
         loop.stop()
     settle(platform)
-    now.jump(minutes=2)
+    wall.jump(minutes=2)
     platform.stop_rules.step()
     assert by_name(platform)["declared"].state == "stopped"
-    platform.endpoints.declare([declared])  # as after a restart
+    platform.declarations.declare([declared])  # as after a restart
     assert by_name(platform)["declared"].state == "stopped"
     platform.endpoints.start("default", by_name(platform)["declared"].id)
     settle(platform)
     assert by_name(platform)["declared"].state == "healthy"
 
 
-def test_without_traffic_it_is_announced_and_deleted_and_can_be_restored(platform: Platform, now: WallClock) -> None:
+def test_without_traffic_it_is_announced_and_deleted_and_can_be_restored(platform: Platform, wall: WallClock) -> None:
     quiet = serving(platform, spec("quiet", scale={"min_units": 0}))
     kept = serving(platform, spec("kept"))
-    now.jump(days=5, hours=23)
+    wall.jump(days=5, hours=23)
     platform.stop_rules.step()
     assert "idle_warning" not in kinds(platform, quiet)
-    now.jump(hours=2)
+    wall.jump(hours=2)
     platform.stop_rules.step()
     platform.stop_rules.step()
     assert kinds(platform, quiet).count("idle_warning") == 1
-    now.jump(hours=21)
+    wall.jump(hours=21)
     platform.stop_rules.step()
     assert by_name(platform)["quiet"].state == "healthy"
-    now.jump(hours=4)
+    wall.jump(hours=4)
     platform.stop_rules.step()
     settle(platform)
     assert set(by_name(platform)) == {"kept"}
@@ -111,64 +106,63 @@ def test_without_traffic_it_is_announced_and_deleted_and_can_be_restored(platfor
     assert by_name(platform)["quiet"].state == "healthy"  # its week begins again
 
 
-def test_a_request_keeps_it(platform: Platform, now: WallClock) -> None:
+def test_a_request_keeps_it(platform: Platform, wall: WallClock) -> None:
     quiet = serving(platform, spec("quiet", scale={"min_units": 0}))
-    now.jump(days=6, hours=1)
+    wall.jump(days=6, hours=1)
     platform.stop_rules.step()
     assert "idle_warning" in kinds(platform, quiet)
-    called = by_name(platform)["quiet"].model_copy(update={"last_request_at": now()})
-    platform.registry.put(called)
-    now.jump(days=5)
+    change(platform, quiet, last_request_at=wall())
+    wall.jump(days=5)
     platform.stop_rules.step()
     assert by_name(platform)["quiet"].state == "healthy"
     assert kinds(platform, quiet).count("idle_warning") == 1
 
 
-def test_a_tombstone_stays_for_30_days(platform: Platform, now: WallClock) -> None:
+def test_a_tombstone_stays_for_30_days(platform: Platform, wall: WallClock) -> None:
     endpoint = serving(platform, spec("gone"))
-    figures = EndpointMinute(id="min-1", created_at=now(), endpoint_id=endpoint.id, figures={"requests": 1})
+    figures = EndpointMinute(id="min-1", created_at=wall(), endpoint_id=endpoint.id, figures={"requests": 1})
     platform.registry.put(figures)
     platform.endpoints.delete("default", endpoint.id)
     settle(platform)
-    now.jump(days=29, hours=23)
+    wall.jump(days=29, hours=23)
     platform.stop_rules.step()
     (tombstone,) = platform.endpoints.find("default", deleted=True)
-    assert platform.tombstones.purge_at(tombstone) == (tombstone.deleted_at or now()) + timedelta(days=30)
-    now.jump(hours=2)
+    assert platform.tombstones.purge_at(tombstone) == (tombstone.deleted_at or wall()) + timedelta(days=30)
+    wall.jump(hours=2)
     platform.stop_rules.step()
     assert platform.registry.find(Endpoint) == platform.registry.find(EndpointMinute) == []
     assert kinds(platform, endpoint)[-1] == "purged"
 
 
-def test_both_times_are_settings(open_platform: OpenPlatform, now: WallClock) -> None:
-    platform = open_platform(now=now, idle_delete_days=2, tombstones_kept_days=1)
+def test_both_times_are_settings(open_platform: OpenPlatform, wall: WallClock) -> None:
+    platform = open_platform(now=wall, idle_delete_days=2, tombstones_kept_days=1)
     for loop in platform.loops:
         loop.stop()
     serving(platform, spec("quiet", scale={"min_units": 0}))
     for _ in range(2):
-        now.jump(days=1, minutes=1)
+        wall.jump(days=1, minutes=1)
         platform.stop_rules.step()
     settle(platform)
     assert by_name(platform) == {}
-    now.jump(days=1)
+    wall.jump(days=1)
     platform.stop_rules.step()
     assert platform.registry.find(Endpoint) == []
 
 
 def test_one_that_cannot_be_stopped_holds_up_no_other(
-    platform: Platform, now: WallClock, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, wall: WallClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two"):
         serving(platform, spec(name, auto_stop_s=60))
-    now.jump(minutes=2)
-    rest = platform.endpoints.rest
+    wall.jump(minutes=2)
+    rest = platform.wishes.rest
 
     def refuses_one(endpoint: Endpoint, state: str, reason: str) -> Endpoint:
         if endpoint.spec.name == "one":
             raise RuntimeError("no")
         return rest(endpoint, state, reason)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(platform.endpoints, "rest", refuses_one)
+    monkeypatch.setattr(platform.wishes, "rest", refuses_one)
     platform.stop_rules.step()
     states = {name: endpoint.state for name, endpoint in by_name(platform).items()}
     assert states == {"one": "healthy", "two": "stopped"}

@@ -7,15 +7,12 @@ import httpx
 import pytest
 
 from app.control_plane.args import ControlPlaneArgs
-from app.control_plane.deployment import ControlPlane, asgi
+from app.control_plane.deployment import ControlPlane
 from app.control_plane.platform import Platform, utc_now
 from app.core.errors import Superseded
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
-from app.core.routing import RoutingTable
 from app.settings import Settings
-from app.store.layout import SNAPSHOT
-from app.store.objects import open_store
-from tests.control_plane.platforms import WAIT_S, FakeCluster, by_name, spec, until
+from tests.control_plane.platforms import FakeCluster, admin_key, by_name, client_of, saved_table, spec, table_of, until
 
 
 @pytest.fixture
@@ -28,13 +25,7 @@ def successor(settings: Settings, cluster: FakeCluster, platform: Platform) -> I
 
 
 def client(platform: Platform, settings: Settings) -> httpx.AsyncClient:
-    key = (settings.home / "admin.key").read_text().strip()
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(asgi(platform)),
-        base_url="http://test/v1",
-        headers={"authorization": f"Bearer {key}"},
-        timeout=WAIT_S,
-    )
+    return client_of(platform, admin_key(settings))
 
 
 async def test_the_one_before_ends_its_loops_and_is_no_longer_healthy(platform: Platform, settings: Settings) -> None:
@@ -76,7 +67,7 @@ def test_the_one_before_publishes_no_table(
     with pytest.raises(Superseded):
         platform.tables.publish({stale.id: stale})
     assert platform.tables.wait(-1, 0) == last
-    saved = RoutingTable.model_validate_json(open_store(settings).read(SNAPSHOT))
+    saved = saved_table(settings)
     assert [route.reason for route in saved.routes.values()] == [""]
     successor.close()
 
@@ -84,11 +75,11 @@ def test_the_one_before_publishes_no_table(
 def test_no_two_control_planes_give_tables_the_same_number(
     platform: Platform, successor: Platform, settings: Settings
 ) -> None:
-    before, after = (RoutingTable.model_validate_json(one.tables.wait(-1, 0) or b"") for one in (platform, successor))
+    before, after = (table_of(one) for one in (platform, successor))
     # As far as the one before could come, had it been in the middle of publishing.
     assert before.number + 1_000_000 < after.number
     successor.registry.put(
         Endpoint(id="ep-1", created_at=utc_now(), workspace=DEFAULT_WORKSPACE, spec=spec(), revision="r-1")
     )
     successor.tables.publish()
-    assert RoutingTable.model_validate_json(open_store(settings).read(SNAPSHOT)).number > after.number
+    assert saved_table(settings).number > after.number

@@ -1,7 +1,6 @@
 """What units say while they start: how long it is kept, and what becomes of it in records, events and tables."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,10 +11,8 @@ from app.control_plane.services import unit_phases
 from app.control_plane.services.unit_phases import KEPT_S, UnitPhases
 from app.core.lifecycle import ApplicationStatus, Seen
 from app.core.records import Endpoint, Event
-from app.core.routing import RoutingTable
-from tests.control_plane.platforms import FakeCluster, by_name, spec
-
-OpenPlatform = Callable[..., Platform]
+from tests.control_plane.conftest import OpenPlatform
+from tests.control_plane.platforms import FakeCluster, by_name, change, spec, table_of
 
 
 class Clock:
@@ -128,11 +125,11 @@ def test_the_reason_follows_what_the_unit_says(starting: Platform, cluster: Fake
 def test_progress_is_no_event_and_no_table(starting: Platform, cluster: FakeCluster) -> None:
     before = told(starting)
     hears(starting, cluster, "fetching weights: 0.0 of 4.7 GiB")
-    number = RoutingTable.model_validate_json(starting.tables.wait(0, 0) or b"").number
+    number = table_of(starting).number
     for tenths in range(1, 47):
         reason = hears(starting, cluster, f"fetching weights: {tenths / 10} of 4.7 GiB")
         assert reason == f"the first unit is fetching weights: {tenths / 10} of 4.7 GiB"
-    table = RoutingTable.model_validate_json(starting.tables.wait(0, 0) or b"")
+    table = table_of(starting)
     assert table.number == number
     assert table.routes[only(starting).id].reason == "the first unit is fetching weights"
     hears(starting, cluster, "checking weights")
@@ -154,8 +151,7 @@ def test_a_new_revision_says_what_it_does(starting: Platform, cluster: FakeClust
         cluster.applications[key] = replace(app, status="running", running_units=1)
     starting.reconciler.step()
     endpoint = only(starting)
-    newer = endpoint.model_copy(update={"spec": spec("one", max_model_len=64), "generation": 2})
-    starting.registry.put(newer)
+    change(starting, endpoint, spec=spec("one", max_model_len=64), generation=2)
     starting.reconciler.step()
     key = (endpoint.id, revision(cluster))
     cluster.applications[key] = Seen(*key, "starting")

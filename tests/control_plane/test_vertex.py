@@ -9,11 +9,10 @@ import httpx
 import pytest
 
 from app.catalog.catalog import Catalog
-from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
 from app.settings import Settings
-from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, FakeCluster, spec, until
+from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, admin_key, client_of, spec, until
 
 pytestmark = ONE_DATABASE
 
@@ -24,17 +23,11 @@ BASE = "SmolLM2-135M-Instruct"
 @pytest.fixture
 def vertex(platform: Platform, settings: Settings) -> httpx.AsyncClient:
     """Calls with the admin's key below /v1beta1/projects/mine/locations/here."""
-    key = (settings.home / "admin.key").read_text().strip()
-    return client(platform, key)
+    return client(platform, admin_key(settings))
 
 
 def client(platform: Platform, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        transport=httpx.ASGITransport(asgi(platform)),
-        base_url="http://test/v1beta1/",
-        headers={"authorization": f"Bearer {key}"},
-        timeout=WAIT_S,
-    )
+    return client_of(platform, key, "http://test/v1beta1/")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """/v1/workspaces: the tenants know nothing of each other."""
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,10 +9,8 @@ from app.control_plane.platform import Platform
 from app.control_plane.services import workspaces as workspaces_service
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.keys import hash_key
-from app.core.routing import RoutingTable
-from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, by_name, spec, until
-
-ClientFor = Callable[[str | None], httpx.AsyncClient]
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, by_name, spec, table_of, until
 
 
 async def create(admin: httpx.AsyncClient, name: str = "theirs") -> Any:
@@ -35,7 +32,7 @@ async def test_a_workspace_comes_with_a_key_that_is_shown_once(
     theirs = client_for(created["key"])
     assert [key["id"] for key in (await theirs.get("/api-keys")).json()["data"]] == [created["key_id"]]
     assert (await theirs.post("/api-keys", json={"role": "inference"})).status_code == 201
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert table.grants[hash_key(created["key"])].workspace == created["id"]
 
 
@@ -57,7 +54,7 @@ async def test_only_the_platforms_admins_manage_workspaces(admin: httpx.AsyncCli
 async def test_what_belongs_to_another_workspace_does_not_exist(
     admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform
 ) -> None:
-    platform.endpoints.declare([spec("ours")])
+    platform.declarations.declare([spec("ours")])
     endpoint = by_name(platform)["ours"].id
     key = (await admin.post("/api-keys", json={"role": "inference"})).json()["id"]
     member = (await admin.post("/members", json={"name": "ann", "role": "admin"})).json()["id"]
@@ -152,7 +149,7 @@ async def test_a_deleted_workspace_takes_its_keys_along(
     assert (await admin.delete(f"/workspaces/{created['id']}")).status_code == 400
     assert (await admin.delete(f"/workspaces/{created['id']}?confirm=DELETE")).status_code == 204
     assert (await theirs.get("/endpoints")).status_code == 401
-    table = RoutingTable.model_validate_json(platform.tables.wait(0, 0) or b"")
+    table = table_of(platform)
     assert not {hash_key(created["key"]), hash_key(more["key"])} & set(table.grants)
     assert (await admin.get(f"/workspaces/{created['id']}")).status_code == 404
     assert (await admin.delete(f"/workspaces/{created['id']}?confirm=DELETE")).status_code == 404

@@ -9,7 +9,7 @@ from app.control_plane.platform import Platform
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.errors import NotFound
 from app.core.records import DEFAULT_WORKSPACE, ApiKey, Endpoint, Job, Member, Model, Record, Workspace
-from tests.control_plane.platforms import publish_model, spec
+from tests.control_plane.platforms import admin_key, publish_model, spec
 
 MODEL = "m-1"
 MESSAGE_LIMIT = 1200
@@ -23,7 +23,7 @@ class World:
     def __init__(self, platform: Platform):
         self.platform = platform
         self.app = asgi(platform)
-        self.headers = {"authorization": f"Bearer {(platform.settings.home / 'admin.key').read_text().strip()}"}
+        self.headers = {"authorization": f"Bearer {admin_key(platform.settings)}"}
         for loop in platform.loops:
             loop.stop()  # steps are taken by hand: the same requests meet the same things
 

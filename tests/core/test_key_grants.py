@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from app.core.errors import Unauthorized
-from app.core.keys import as_far_as, bearer_hash, covers, hash_key, is_admin, is_live, is_platform_admin, issue_key
+from app.core.keys import (
+    as_far_as,
+    bearer_hash,
+    bounded,
+    covers,
+    hash_key,
+    is_admin,
+    is_live,
+    is_platform_admin,
+    issue_key,
+)
 from app.core.records import ApiKey, Member, Role
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -91,3 +101,11 @@ def test_a_members_key_ends_with_what_ends_first(
 def test_a_members_key_ends_with_its_member_and_no_other_does() -> None:
     assert not is_live(as_far_as(key(member_id="mem-1"), None), NOW)
     assert as_far_as(key(), None) == key()
+
+
+def test_keys_are_bounded_by_their_own_member_each() -> None:
+    keys = [key(), key(member_id="mem-1"), key(member_id="mem-2")]
+    free, owned, left = bounded(keys, [member("developer", LATER)])
+    assert free == keys[0]
+    assert (owned.role, owned.expires_at) == ("developer", LATER)
+    assert not is_live(left, NOW)

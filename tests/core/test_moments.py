@@ -1,9 +1,10 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.moments import UtcMoment
+from app.core.errors import InvalidField
+from app.core.moments import UtcMoment, require_ahead
 
 MOMENT = TypeAdapter(UtcMoment)
 HALF_PAST_NINE = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
@@ -37,3 +38,11 @@ def test_a_moment_with_a_zone_becomes_utc(written: object) -> None:
 def test_anything_else_is_refused_with_an_example(written: object) -> None:
     with pytest.raises(ValidationError, match="2026-01-31T09:30:00Z"):
         MOMENT.validate_python(written)
+
+
+def test_an_end_must_lie_ahead() -> None:
+    require_ahead(None, HALF_PAST_NINE)
+    require_ahead(HALF_PAST_NINE + timedelta(microseconds=1), HALF_PAST_NINE)
+    with pytest.raises(InvalidField, match="has passed") as caught:
+        require_ahead(HALF_PAST_NINE, HALF_PAST_NINE)
+    assert caught.value.param == "expires_at"

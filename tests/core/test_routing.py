@@ -1,9 +1,10 @@
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from app.core.errors import NotFound, Unauthorized, Unavailable
-from app.core.keys import hash_key, issue_key
+from app.core.keys import bearer_hash, hash_key, issue_key
 from app.core.routing import Grant, Route, RoutingTable, Target
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -42,27 +43,31 @@ TABLE = RoutingTable(
 )
 
 
+def grant_of(header: str | None, now: datetime = NOW) -> Grant:
+    return TABLE.grant_for(bearer_hash(header), now)
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", f"Basic {KEY}", KEY])
 def test_no_bearer_key_is_told_so(header: str | None) -> None:
     with pytest.raises(Unauthorized) as caught:
-        TABLE.grant_for(header, NOW)
+        grant_of(header)
     assert caught.value.body()["error"]["code"] == "missing_api_key"
 
 
 @pytest.mark.parametrize("key", ["mu-short", "sk-" + "a" * 43, KEY + "x", KEY[:-1], issue_key(), EXPIRING])
 def test_malformed_unknown_and_expired_keys_look_alike(key: str) -> None:
     with pytest.raises(Unauthorized, match="not valid: unknown, revoked or expired") as caught:
-        TABLE.grant_for(f"Bearer {key}", NOW)
+        grant_of(f"Bearer {key}")
     assert key not in str(caught.value.body())
 
 
 @pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY} "])
 def test_a_good_key_is_found(header: str) -> None:
-    assert TABLE.grant_for(header, NOW) == MINE
+    assert grant_of(header) == MINE
 
 
 def test_a_key_works_until_the_moment_it_expires() -> None:
-    assert TABLE.grant_for(f"Bearer {EXPIRING}", NOW - timedelta(microseconds=1)).workspace == "mine"
+    assert grant_of(f"Bearer {EXPIRING}", NOW - timedelta(microseconds=1)).workspace == "mine"
 
 
 def test_an_endpoint_is_found_by_id_and_by_a_name_of_its_own() -> None:
@@ -100,3 +105,22 @@ def test_the_list_is_mine_alone_and_oldest_first() -> None:
 
 def test_a_table_survives_json() -> None:
     assert RoutingTable.model_validate_json(TABLE.model_dump_json()) == TABLE
+
+
+def weighted(*weights: int) -> Route:
+    targets = tuple(Target(revision=f"r{i}", application=f"a{i}", weight=weight) for i, weight in enumerate(weights))
+    return route("ep-1", "one").model_copy(update={"targets": targets})
+
+
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [((100,), {"r0": 100}), ((90, 10), {"r0": 90, "r1": 10}), ((0, 100), {"r1": 100}), ((1, 2, 1), {"r0": 25, "r1": 50,
+                                                                                                     "r2": 25})],
+)  # fmt: skip
+def test_traffic_is_split_by_weight(weights: tuple[int, ...], shares: dict[str, int]) -> None:
+    assert Counter(weighted(*weights).choose(draw / 100).revision for draw in range(100)) == shares
+
+
+def test_the_application_goes_with_the_revision() -> None:
+    assert weighted(1, 1).choose(0.0) == Target(revision="r0", application="a0", weight=1)
+    assert weighted(1, 1).choose(0.9999999999999999) == Target(revision="r1", application="a1", weight=1)

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.core.keys import issue_key
 from app.local.doctor import examine
-from app.local.health import Health
-from app.local.machine_health import cpu_health, disk_health, gpu_health, memory_health, shm_health
-from app.local.platform import Running
-from app.local.platform_health import ray_health
+from app.local.doctor.health import Health
+from app.local.doctor.machine import cpu_health, disk_health, gpu_health, memory_health, shm_health
+from app.local.doctor.platform import ray_health
 from app.local.ports import free_port
+from app.local.running import Running
 from app.settings import Settings
 from app.store.database import Registry
 

@@ -12,8 +12,8 @@ import pytest
 
 from app import processes
 from app.local import StartFailed, platform
-from app.local.platform import Running
 from app.local.ports import free_port
+from app.local.running import Running
 from app.settings import Settings
 
 RUN_ID = "0123456789abcdef"

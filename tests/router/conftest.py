@@ -1,9 +1,8 @@
 """A router on a fixed routing table, in front of units that follow scripts."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from app.core.routing import RoutingTable
 from app.router.deployment import RouterArgs, asgi
 from app.router.directory import Directory
 from app.router.figures import Figures
+from app.router.http_server import HttpServer
 from app.router.limits import Limits
 from app.router.stream import TokenListener
 from app.store.file_store import FileStore
@@ -78,12 +78,6 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         listener.stop()
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @pytest.fixture
 async def serve_with() -> AsyncIterator[Callable[[uvicorn.Config], str]]:
     """Puts a server on a free port of this machine and gives its address."""
@@ -91,7 +85,7 @@ async def serve_with() -> AsyncIterator[Callable[[uvicorn.Config], str]]:
 
         def start(config: uvicorn.Config) -> str:
             listener = socket.create_server(("127.0.0.1", 0))
-            server = _Server(config)
+            server = HttpServer(config)
             task = asyncio.create_task(server.serve([listener]))
 
             async def stop() -> None:

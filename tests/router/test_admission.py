@@ -7,7 +7,8 @@ import pytest
 import uvicorn
 
 from app.core.routing import RoutingTable
-from app.router.deployment import RouterArgs, server_config
+from app.router.deployment import RouterArgs
+from app.router.http_server import server_config
 from tests.router.tables import KEY, OTHER_KEY, MakeRouter, table
 from tests.router.test_chat import CHAT, body, whole
 from tests.router.units import WAIT_S

@@ -1,15 +1,12 @@
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from app.core.routing import Route, RoutingTable, Target
 from app.router import directory as module
-from app.router.directory import Directory, choose
+from app.router.directory import Directory
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
 from tests.router.tables import NoControlPlane, table
@@ -60,6 +57,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_router_starts_from_the_snapshot_without_the_control_plane(store: FileStore) -> None:
     store.write(SNAPSHOT, table(41).model_dump_json().encode())
     directory = Directory(store, NoControlPlane())
+    assert directory.table.number == 0
     assert not directory.loaded
     await directory.load_snapshot()
     assert (directory.loaded, directory.table) == (True, table(41))
@@ -113,24 +111,3 @@ async def test_a_failing_source_is_asked_again_and_the_table_kept(
         source.put(2)
         await until(lambda: directory.table == table(2))
     assert source.asked_after == [1, 1, 1, 1, 2]
-
-
-def route(*weights: int) -> Route:
-    targets = tuple(Target(revision=f"r{i}", application=f"a{i}", weight=weight) for i, weight in enumerate(weights))
-    now = datetime(2026, 2, 1, tzinfo=UTC)
-    return Route(endpoint_id="ep", workspace="w", name="n", state="healthy", created_at=now, targets=targets)
-
-
-@pytest.mark.parametrize(
-    ("weights", "shares"),
-    [((100,), {"r0": 100}), ((90, 10), {"r0": 90, "r1": 10}), ((0, 100), {"r1": 100}), ((1, 2, 1), {"r0": 25, "r1": 50,
-                                                                                                     "r2": 25})],
-)  # fmt: skip
-def test_traffic_is_split_by_weight(weights: tuple[int, ...], shares: dict[str, int]) -> None:
-    assert Counter(choose(route(*weights), draw / 100)[0] for draw in range(100)) == shares
-
-
-def test_the_application_goes_with_the_revision() -> None:
-    assert choose(route(1, 1), 0.0) == ("r0", "a0")
-    assert choose(route(1, 1), 0.9999999999999999) == ("r1", "a1")
-    assert RoutingTable().number == 0

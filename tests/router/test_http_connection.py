@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.router import deployment
-from app.router.deployment import server_config
+from app.router import http_server
 from app.router.http_connection import HEAD_LIMIT_BYTES, MAX_CONNECTIONS, HttpConnection, connections_allowed
+from app.router.http_server import server_config
 from tests.router.units import WAIT_S
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -150,9 +150,9 @@ def test_file_descriptors_bound_connections() -> None:
 
 
 def test_the_kernel_ends_connections_that_nobody_reads() -> None:
-    with deployment._listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+    with http_server.listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(True)
         accepted, _ = listener.accept()
         with accepted:
             unread_ms = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    assert unread_ms == deployment.UNREAD_TIMEOUT_S * 1000
+    assert unread_ms == http_server.UNREAD_TIMEOUT_S * 1000

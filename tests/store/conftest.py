@@ -1,5 +1,6 @@
 """The two implementations of each part of the store."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from app.settings import Settings
 from app.store.database import Registry
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
+from tests.postgresql import migrate
 from tests.s3 import open_s3, set_s3_credentials
 
 
@@ -23,13 +25,31 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of an empty database of either kind."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/new folder/registry.db"
         return
     with request.getfixturevalue("postgresql").database() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.service)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database of either kind, of the newest schema and without records."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_file'), tmp_path)}"
+        return
+    with request.getfixturevalue("postgresql").migrated_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database of the newest schema, to be copied: migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "registry.db"
+    migrate(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture
@@ -48,6 +68,4 @@ def open_registry(database_url: str) -> Iterator[Callable[[], Registry]]:
 @pytest.fixture
 def registry(open_registry: Callable[[], Registry]) -> Registry:
     """An empty registry of the newest schema."""
-    registry = open_registry()
-    registry.migrate()
-    return registry
+    return open_registry()

@@ -1,10 +1,9 @@
-"""What tests import: a small model's files, and an import of them, also as a process that can be killed.
+"""What tests import: a small model's files, and an import of them, also for a process of its own."""
 
-python -m tests.store.imports SOURCE_URI STORE_URI ENDPOINT_URL
-"""
-
+import os
 import random
-import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,9 @@ SIZES = {
 }
 
 
+@cache
 def weights(seed: int = 0) -> dict[str, bytes]:
-    """Files by name; another seed gives the same sizes."""
+    """Files by name, not to be changed; another seed gives the same sizes."""
     generator = random.Random(seed)
     return {name: generator.randbytes(size) for name, size in SIZES.items()}
 
@@ -61,11 +61,9 @@ def content(store: ObjectStore) -> dict[str, bytes]:
     return {stored.name.removeprefix(PREFIX): store.read(stored.name) for stored in store.list(PREFIX)}
 
 
-def main() -> None:
-    source, address, endpoint_url = sys.argv[1:]
+def bring_alone(environment: Mapping[str, str], source: str, address: str, endpoint_url: str) -> None:
+    """In a process that began before `environment` was set."""
+    os.environ.clear()
+    os.environ.update(environment)
     settings = Settings(object_store=address, s3_endpoint_url=endpoint_url, s3_addressing_style="path")
     bring(open_source(Source(uri=source), settings), open_store(settings))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,13 @@
 """Imports from S3 into S3 through a proxy that fails, and imports whose process is killed."""
 
+import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +17,10 @@ from app.store.layout import MANIFEST, read_manifest
 from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
 from app.store.sources import open_source
-from tests.conftest import ROOT
+from tests.forked import PROCESSES
 from tests.s3 import Bucket
 from tests.store.faulting_proxy import Fault, FaultingProxy, Request
-from tests.store.imports import MIB, PREFIX, SIZES, bring, content, weights
+from tests.store.imports import MIB, PREFIX, SIZES, bring, bring_alone, content, weights
 
 pytestmark = pytest.mark.service
 
@@ -151,15 +151,16 @@ class Import:
     """An import as a process, killed when `count` bytes of bodies have passed the proxy."""
 
     def __init__(self, source: str, store: str, endpoint_url: str) -> None:
-        self._command = [sys.executable, "-m", "tests.store.imports", source, store, endpoint_url]
+        self._addresses = (source, store, endpoint_url)
 
     def run(self) -> None:
-        done = subprocess.run(self._command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
-        assert done.returncode == 0, done.stderr
+        process = self._start()
+        process.join(WAIT_S)
+        assert process.exitcode == 0
 
     def run_and_kill(self, proxy: FaultingProxy, count: int) -> bool:
         """Whether it was killed before its end."""
-        process = subprocess.Popen(self._command, cwd=ROOT)
+        process = self._start()
         left = count
 
         def strike(moved: int) -> None:
@@ -170,11 +171,17 @@ class Import:
 
         proxy.on_bytes = strike
         try:
-            return process.wait(WAIT_S) == -signal.SIGKILL
+            process.join(WAIT_S)
+            return process.exitcode == -signal.SIGKILL
         finally:
             proxy.on_bytes = lambda moved: None
             process.kill()
-            process.wait()
+            process.join()
+
+    def _start(self) -> Any:
+        process = PROCESSES.Process(target=bring_alone, args=(dict(os.environ), *self._addresses), daemon=True)
+        process.start()
+        return process
 
 
 @pytest.mark.parametrize("seed", range(4))

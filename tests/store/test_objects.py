@@ -11,7 +11,8 @@ import pytest
 from app.settings import Settings
 from app.store.file_store import FileStore
 from app.store.object_store import INCOMING, ObjectMissing, ObjectStore, StoredObject, StoreError
-from app.store.objects import S3Store, open_store
+from app.store.objects import open_store
+from app.store.s3_store import S3Store
 
 MIB = 1 << 20
 BAD_NAMES = [

@@ -14,7 +14,7 @@ from app.store.folders import MAX_FILES, Folder, FolderFile, RefusedEntry, Sourc
 from app.store.layout import publish_folder
 from app.store.local_folder import LocalFolder
 from app.store.object_store import ObjectStore, StoreError, StoreUnavailable
-from app.store.objects import S3Folder
+from app.store.s3_folder import S3Folder
 from app.store.sources import open_source, own_prefix
 from tests.s3 import Bucket, set_s3_credentials
 from tests.store.faulting_proxy import Fault, FaultingProxy

@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
 from app.core.errors import EngineStartError
 from app.unit import control_plane, phases
+from app.unit.control_plane import ControlPlaneForUnit, Unit
 from app.unit.phases import telling, weights_phase
-from app.unit.weight_cache_entry import Progress
+from app.unit.weight_cache_progress import Progress
+from tests.control_plane_calls import PlayedControlPlane
 
 WAIT_S = 20
 
@@ -35,27 +35,11 @@ class ControlPlane:
                 await self._heard.acquire()
 
 
-class Silent(ControlPlane):
-    """Never answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given_up: list[str] = []
-
-    async def tell(self, phase: str) -> None:
-        await super().tell(phase)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.given_up.append(phase)
-            raise
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of the usual times."""
-    for name in ("PERIOD_S", "REPEAT_S", "TIMEOUT_S"):
-        monkeypatch.setattr(phases, name, getattr(phases, name) / 10)
+    for module, name in ((phases, "PERIOD_S"), (phases, "REPEAT_S"), (control_plane, "DEADLINE_S")):
+        monkeypatch.setattr(module, name, getattr(module, name) / 10)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +90,20 @@ async def test_nothing_is_told_after_the_start() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_a_control_plane_that_does_not_answer_is_asked_again_and_holds_up_nothing() -> None:
-    plane = Silent()
-    async with telling(plane.tell, lambda: "checking weights"):
-        await plane.hears(2)
+async def test_a_control_plane_that_does_not_answer_is_asked_again_and_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plane = PlayedControlPlane()
+    plane.begin(monkeypatch)
+    unit = ControlPlaneForUnit(Unit("ep-1", "r1", "unit1"))
+    async with telling(unit.phase, lambda: "checking weights"), asyncio.timeout(WAIT_S):
+        await plane.asked.acquire()
+        await plane.asked.acquire()
         left_at = time.monotonic()
     assert time.monotonic() - left_at < 0.1
     await asyncio.sleep(0)  # the one under way hears of it
-    assert plane.given_up == plane.told
+    assert plane.calls == [("unit_phase", *Unit("ep-1", "r1", "unit1"), "checking weights")] * 2
+    assert [response.cancelled for response in plane.responses] == [True, True]
 
 
 def fails(*_: object) -> str:
@@ -134,45 +124,3 @@ async def test_what_fails_on_the_way_does_not_fail_the_start() -> None:
         await plane.hears(1)
     async with telling(fails, lambda: "checking weights"):  # type: ignore[arg-type]
         await asyncio.sleep(0.2)
-
-
-class Handle:
-    """Of the control plane's deployment."""
-
-    def __init__(self, answer: "Callable[[], asyncio.Future[None]]") -> None:
-        self.calls: list[tuple[str, ...]] = []
-        self._answer = answer
-        self.unit_phase = SimpleNamespace(remote=self._remote)
-
-    def _remote(self, *arguments: str) -> "asyncio.Future[None]":
-        self.calls.append(arguments)
-        return self._answer()
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Serve as a replica of ep-1's revision r1 sees it."""
-    context = SimpleNamespace(app_name="ep-1.r-r1", replica_tag="tag")
-    played = SimpleNamespace(get_replica_context=lambda: context, handle=None)
-    played.get_deployment_handle = lambda *where, _check_exists: played.handle
-    monkeypatch.setattr(control_plane, "serve", played)
-    return played
-
-
-async def test_a_unit_says_who_it_is(serve: SimpleNamespace) -> None:
-    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    answered.set_result(None)
-    serve.handle = Handle(lambda: answered)
-    await phases.tell_control_plane("checking weights")
-    assert serve.handle.calls == [("ep-1", "r1", "tag", "checking weights")]
-
-
-async def test_a_call_that_is_given_up_is_cancelled(serve: SimpleNamespace) -> None:
-    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    serve.handle = Handle(lambda: waiting)
-    call = asyncio.create_task(phases.tell_control_plane("checking weights"))
-    await asyncio.sleep(0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert waiting.cancelled()

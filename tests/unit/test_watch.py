@@ -14,7 +14,7 @@ from app.router.stream import TokenListener
 from app.store.file_store import FileStore
 from app.store.layout import LOGS
 from app.store.object_store import StoreUnavailable
-from app.unit import watch
+from app.unit import reporter, watch
 from app.unit.control_plane import Unit
 from app.unit.engine_client import EngineClient
 from app.unit.watch import Watch
@@ -26,7 +26,7 @@ UNIT = Unit("ep-20260131093000-abcde", "0a1b2c3d", "unit1")
 @pytest.fixture(autouse=True)
 def short_periods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOG_PERIOD_S", 0.02)
-    monkeypatch.setattr(watch, "REPORT_PERIOD_S", 0.05)
+    monkeypatch.setattr(reporter, "PERIOD_S", 0.05)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ class Listener:
         self.reports: list[UnitReport] = []
         self.away = False
 
-    async def tell(self, report: str) -> None:
+    async def report(self, report: str) -> None:
         if self.away:
             raise RuntimeError("no answer")
         self.reports.append(UnitReport.model_validate_json(report))
@@ -74,7 +74,7 @@ async def test_figures_are_told_at_once_and_again(
 ) -> None:
     engine, plane = await start_engine(), Listener()
     seen = Watch(store, log_file, UNIT)
-    seen.engine_runs(engine, plane.tell)
+    seen.engine_runs(engine, plane)
     await until(lambda: plane.reports)
     first = plane.reports[0]
     assert (first.engine.requests, first.cpu_pct, first.accelerator_pct) == (0, None, None)
@@ -98,7 +98,7 @@ async def test_a_control_plane_that_is_away_is_told_later(
     plane = Listener()
     plane.away = True
     seen = Watch(store, log_file, UNIT)
-    seen.engine_runs(await start_engine(), plane.tell)
+    seen.engine_runs(await start_engine(), plane)
     await asyncio.sleep(0.1)
     plane.away = False
     await until(lambda: plane.reports)
@@ -112,7 +112,7 @@ async def test_lines_are_in_the_store_while_the_engine_starts_and_after_its_deat
     append(log_file, "loading weights\n")
     await until(lambda: "loading weights" in logged(store))
     engine: EngineClient = await start_engine()
-    seen.engine_runs(engine, Listener().tell)
+    seen.engine_runs(engine, Listener())
     await until(lambda: "the engine is ready" in logged(store))
     os.kill(engine.pid, signal.SIGKILL)
     await engine.died.wait()
@@ -141,6 +141,6 @@ async def test_the_logs_of_units_that_were_killed_are_brought_along(
 ) -> None:
     append(log_file.with_name(log_file.name.replace("unit1", "unit0")), "left behind\n")
     seen = Watch(store, log_file, UNIT)
-    seen.engine_runs(await start_engine(), Listener().tell)
+    seen.engine_runs(await start_engine(), Listener())
     await until(lambda: "left behind" in logged(store))
     await seen.end("done")

@@ -17,9 +17,10 @@ from app.core.errors import EngineStartError
 from app.store.file_store import FileStore
 from app.store.layout import MANIFEST, Manifest, ManifestFile, read_manifest, version_prefix
 from app.store.object_store import OnBytes, StoredObject, StoreError, StoreUnavailable
-from app.unit import weight_cache, weight_cache_entry
+from app.unit import weight_cache, weight_cache_checks, weight_cache_files, weight_cache_progress
 from app.unit.weight_cache import ATTEMPTS, Weights, fetch, progress
-from app.unit.weight_cache_entry import Entry, Progress
+from app.unit.weight_cache_entry import Entry
+from app.unit.weight_cache_progress import Progress
 from tests.unit.weight_units import WAIT_S, FarStore, Unit
 
 KIB = 1 << 10
@@ -595,7 +596,7 @@ def test_a_wait_ends_with_what_is_known(
 def test_a_wait_for_room_ends(far: FarStore, cache: Path) -> None:
     cache.mkdir()
     with (
-        closing(weight_cache_entry.lock(cache / "room.lock", 0)),
+        closing(weight_cache_files.lock(cache / "room.lock", 0)),
         pytest.raises(EngineStartError, match="room in the weight cache was being made by another for 0 s"),
     ):
         fetch(far, PREFIX, cache, wait_s=0.2)
@@ -627,13 +628,13 @@ def test_progress_tells_checking_from_fetching(
     assert manifest
     fetch_once(store, cache)
     seen: list[Progress | None] = []
-    monkeypatch.setattr(weight_cache_entry.Checks, "problem", lambda *_: seen.append(progress(cache, manifest.digest)))
+    monkeypatch.setattr(weight_cache_checks.Checks, "problem", lambda *_: seen.append(progress(cache, manifest.digest)))
     fetch_once(store, cache)
     assert [there and there.fetching for there in seen] == [False] * len(FILES)
 
 
 def test_progress_grows(far: FarStore, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_cache_entry, "PROGRESS_PERIOD_S", 0.0)
+    monkeypatch.setattr(weight_cache_progress, "PERIOD_S", 0.0)
     digest = far.publish("m-1", FILES).digest
     seen: list[int] = []
 

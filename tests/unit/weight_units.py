@@ -1,6 +1,5 @@
 """A store that is far away, and units of one node, each a process of its own, that fetch from it and hold."""
 
-import multiprocessing
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -12,11 +11,10 @@ from app.store.file_store import FileStore
 from app.store.layout import Manifest, publish_folder
 from app.store.object_store import OnBytes
 from app.unit.weight_cache import fetch
+from tests.forked import PROCESSES
 
 WAIT_S = 30
 CHUNK_BYTES = 16 << 10
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "tests.unit.weight_units"])
 
 
 class FarStore(FileStore):

@@ -1,20 +1,38 @@
 """Weight folders, each broken in one way, and what must be said of it."""
 
-import json
 import os
-import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.catalog.entries import Patch
-from tests.weights.sound_folders import AWQ, INT8, PACKED, W4A8, edit_json, quantize
+from tests.weights.damages import (
+    INDEX,
+    SHARDS,
+    WEIGHTS,
+    adapter,
+    config,
+    duplicate_key,
+    generation,
+    header,
+    index,
+    move_to,
+    pickled_shards,
+    quantized,
+    remove,
+    rename,
+    resize,
+    second_copy,
+    shift,
+    tensors,
+    write,
+)
+from tests.weights.quantized_folders import AWQ, INT8, PACKED, W4A8
+from tests.weights.safetensors_files import write_safetensors
+from tests.weights.sound_folders import edit_json
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-SHARDS = ("model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors")
 UP = "model.layers.1.mlp.up_proj.weight"
 EXPERT = "model.layers.1.block_sparse_moe.experts.1.w1.weight"
 Q_PROJ = "model.layers.0.self_attn.q_proj"
@@ -36,145 +54,6 @@ class Broken:
     """The folder that is broken: a family, or "sharded"."""
     precision: str = "BF16"
     entry: dict[str, Any] = field(default_factory=dict)
-
-
-def config(**fields: Any) -> Callable[[Path], None]:
-    """Set fields of config.json; None removes one."""
-
-    def edit(value: dict[str, Any]) -> dict[str, Any]:
-        return {name: inner for name, inner in {**value, **fields}.items() if inner is not None}
-
-    return lambda folder: edit_json(folder / "config.json", edit)
-
-
-def write(name: str, content: bytes | str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-    return damage
-
-
-def remove(*names: str) -> Callable[[Path], None]:
-    return lambda folder: [(folder / name).unlink() for name in names] and None
-
-
-def together(*steps: Callable[[Path], object]) -> Callable[[Path], None]:
-    return lambda folder: [step(folder) for step in steps] and None
-
-
-def quantized(form: str, *steps: Callable[[Path], object]) -> Callable[[Path], None]:
-    return together(lambda folder: quantize(folder, form), *steps)
-
-
-def header(edit: Callable[[dict[str, Any]], object], name: str = WEIGHTS) -> Callable[[Path], None]:
-    """Change a header and keep the bytes after it."""
-
-    def damage(folder: Path) -> None:
-        path = folder / name
-        data = path.read_bytes()
-        length = struct.unpack("<Q", data[:8])[0]
-        value = json.loads(data[8 : 8 + length])
-        edit(value)
-        write_safetensors(path, json.dumps(value).encode(), data[8 + length :])
-
-    return damage
-
-
-def write_safetensors(path: Path, text: bytes, data: bytes = b"") -> None:
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def tensors(edit: Callable[[dict[str, Any]], object], name: str = WEIGHTS) -> Callable[[Path], None]:
-    """Change (dtype, shape) by tensor, and lay the file out anew, as sound as any."""
-
-    def damage(folder: Path) -> None:
-        path = folder / name
-        data = path.read_bytes()
-        length = struct.unpack("<Q", data[:8])[0]
-        old = json.loads(data[8 : 8 + length])
-        old.pop("__metadata__", None)
-        kept = {tensor: (entry["dtype"], entry["shape"]) for tensor, entry in old.items()}
-        edit(kept)
-        write_tensors(path, kept)
-
-    return damage
-
-
-def write_tensors(path: Path, shapes: dict[str, tuple[str, list[int]]]) -> None:
-    """Zeros of these dtypes and shapes."""
-    bits = {"BF16": 16, "F16": 16, "F32": 32, "I32": 32, "I64": 64, "I8": 8, "F8_E4M3": 8}
-    entries, end = {}, 0
-    for tensor, (dtype, shape) in shapes.items():
-        size = bits[dtype] // 8
-        for dimension in shape:
-            size *= dimension
-        entries[tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    write_safetensors(path, json.dumps(entries).encode(), bytes(end))
-
-
-def index(edit: Callable[[dict[str, str]], object]) -> Callable[[Path], None]:
-    def change(value: dict[str, Any]) -> None:
-        edit(value["weight_map"])
-
-    return lambda folder: edit_json(folder / INDEX, change)
-
-
-def resize(change: int) -> Callable[[Path], None]:
-    return lambda folder: os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size + change)
-
-
-def rename(old: str, new: str) -> Callable[[dict[str, Any]], None]:
-    def edit(found: dict[str, Any]) -> None:
-        found[new] = found.pop(old)
-
-    return edit
-
-
-def shift(tensor: str, start: int, end: int) -> Callable[[dict[str, Any]], None]:
-    def edit(found: dict[str, Any]) -> None:
-        offsets = found[tensor]["data_offsets"]
-        found[tensor]["data_offsets"] = [offsets[0] + start, offsets[1] + end]
-
-    return edit
-
-
-def move_to(folder_name: str, *names: str) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        (folder / folder_name).mkdir()
-        for name in names:
-            shutil.move(folder / name, folder / folder_name / name)
-
-    return damage
-
-
-def adapter(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    write_tensors(folder / "adapter_model.safetensors", {"base_model.q_proj.lora_A.weight": ("BF16", [4, 4])})
-
-
-def second_copy(folder: Path) -> None:
-    shutil.copy(folder / SHARDS[0], folder / "model.safetensors")
-
-
-def duplicate_key(folder: Path) -> None:
-    one = b'"w": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}'
-    write_safetensors(folder / WEIGHTS, b"{" + one + b", " + one + b"}", b"\0\0")
-
-
-def pickled_shards(folder: Path) -> None:
-    (folder / WEIGHTS).unlink()
-    (folder / "pytorch_model-1.bin").write_bytes(b"x")
-    weight_map = {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
-
-
-def generation(**fields: Any) -> Callable[[Path], None]:
-    return lambda folder: edit_json(folder / "generation_config.json", lambda value: value.update(fields))
 
 
 PADDING = Patch(file="tokenization_tiny.py", must_not_contain=("assert self.left",), advice="Remove the assertion.")
@@ -250,9 +129,7 @@ CONFIGS = [
     ),
 ]
 
-WEIGHT_FILES = [
-    Broken("no weights", remove(WEIGHTS), {"weights_unloadable"}),
-    Broken("weights in a subfolder", move_to("sub", WEIGHTS), {"weights_unloadable"}),
+HEADERS = [
     Broken("a pointer", write(WEIGHTS, "version https://git-lfs.github.com/spec/v1"), {"weights_unloadable"}),
     Broken("an empty file", write(WEIGHTS, ""), {"weights_unloadable"}, file=WEIGHTS),
     Broken("cut off", resize(-1), {"weights_unloadable"}, file=WEIGHTS),
@@ -260,8 +137,6 @@ WEIGHT_FILES = [
     Broken("too long", resize(1), {"weights_unloadable"}, file=WEIGHTS),
     Broken("header not JSON", write(WEIGHTS, struct.pack("<Q", 2) + b"{{"), {"weights_unloadable"}, file=WEIGHTS),
     Broken("header too large", write(WEIGHTS, struct.pack("<Q", 1 << 40) + b"{}"), {"weights_unloadable"}),
-    Broken("a tensor twice in a header", duplicate_key, {"weights_unloadable"}, file=WEIGHTS),
-    Broken("no tensor", lambda folder: write_safetensors(folder / WEIGHTS, b"{}"), {"weights_unloadable"}),
     Broken("overlapping tensors", header(shift(UP, -2, -2)), {"weights_unloadable"}, file=WEIGHTS),
     Broken("a shape of other size", header(lambda h: h[UP].update(shape=[1])), {"weights_unloadable"}, tensor=UP),
     Broken("unknown dtype", header(lambda h: h[UP].update(dtype="Q8")), {"weights_unloadable"}, tensor=UP),
@@ -270,6 +145,14 @@ WEIGHT_FILES = [
     Broken("offsets not numbers", header(lambda h: h[UP].update(data_offsets="0")), {"weights_unloadable"}, tensor=UP),
     Broken("metadata not texts", header(lambda h: h.update(__metadata__={"a": 1})), {"weights_unloadable"}),
     Broken("bytes without a tensor", header(lambda h: h.pop(UP)), {"weights_unloadable"}, tensor=UP),
+]
+"""Which safetensors itself refuses to open."""
+
+WEIGHT_FILES = [
+    Broken("no weights", remove(WEIGHTS), {"weights_unloadable"}),
+    Broken("weights in a subfolder", move_to("sub", WEIGHTS), {"weights_unloadable"}),
+    Broken("a tensor twice in a header", duplicate_key, {"weights_unloadable"}, file=WEIGHTS),
+    Broken("no tensor", lambda folder: write_safetensors(folder / WEIGHTS, b"{}"), {"weights_unloadable"}),
     Broken("a missing tensor", tensors(lambda t: t.pop(UP)), {"weights_unloadable"}, tensor=UP),
     Broken("no embedding", tensors(lambda t: t.pop("model.embed_tokens.weight")), {"weights_unloadable"}),
     Broken(
@@ -431,7 +314,8 @@ PRECISIONS = [
 
 ALL = [
     *CONFIGS,
+    *HEADERS,
     *WEIGHT_FILES,
-    *(Broken(**{**vars(broken), "base": "sharded"}) for broken in SHARDED),
+    *(replace(broken, base="sharded") for broken in SHARDED),
     *PRECISIONS,
 ]

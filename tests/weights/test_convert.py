@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from app.weights import convert as module
-from app.weights.convert import INDEX, PickleRefused, convert, convert_folder
+from app.weights.convert import PickleRefused, convert, convert_folder
+from app.weights.folder_contents import INDEX
 
 MIB = 1 << 20
 

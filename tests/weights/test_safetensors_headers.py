@@ -15,32 +15,10 @@ from app.weights.safetensors_headers import (
     HeaderError,
     fetch_header,
     parse_header,
+    read_header,
 )
-from tests.weights.broken_folders import WEIGHT_FILES, WEIGHTS, Broken
-
-UP = "model.layers.1.mlp.up_proj.weight"
-OF_FILES = [
-    broken
-    for broken in WEIGHT_FILES
-    if broken.name
-    in {
-        "a pointer",
-        "an empty file",
-        "cut off",
-        "cut off in its header",
-        "too long",
-        "header not JSON",
-        "header too large",
-        "overlapping tensors",
-        "a shape of other size",
-        "unknown dtype",
-        "negative shape",
-        "offsets backwards",
-        "offsets not numbers",
-        "metadata not texts",
-        "bytes without a tensor",
-    }
-]
+from tests.weights.broken_folders import HEADERS, UP, Broken
+from tests.weights.damages import WEIGHTS
 
 
 @pytest.fixture
@@ -52,10 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def problems(path: Path) -> list[str]:
-    data = path.read_bytes()
     try:
-        header = fetch_header(lambda start, length: data[start : start + length], len(data))
-        return [problem.text for problem in parse_header(header, len(data) - 8 - len(header)).problems]
+        return [problem.text for problem in read_header(path).problems]
     except HeaderError as error:
         return [str(error)]
 
@@ -64,7 +40,7 @@ def test_a_file_of_safetensors_is_sound(folder: Path):
     assert problems(folder / WEIGHTS) == []
 
 
-@pytest.mark.parametrize("broken", OF_FILES, ids=lambda broken: broken.name)
+@pytest.mark.parametrize("broken", HEADERS, ids=lambda broken: broken.name)
 def test_what_safetensors_refuses_is_refused(folder: Path, broken: Broken):
     broken.damage(folder)
     with pytest.raises(SafetensorError), safe_open(folder / WEIGHTS, "pt") as opened:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -11,19 +10,13 @@ import pytest
 from app.catalog.catalog import Catalog
 from app.core.job_specs import MachineMemory
 from app.core.model_specs import Source
-from app.weights.validator import ValidationTask, validate_warm
-from tests.weights.broken_folders import config
+from app.weights.validator_client import SERVER, ValidationTask, validate_warm
+from tests.fork_servers import servers
+from tests.weights.damages import config
 from tests.weights.large_tokenizers import TOKENS, write_large_tokenizer
 from tests.weights.sound_folders import write_sound
-from tests.weights.test_validator import end, processes
 
 LIMIT_BYTES = 300 << 20
-
-
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "run"
-    end(*processes("app.weights.validator", tmp_path / "run"))
 
 
 class Watch:
@@ -59,7 +52,7 @@ def private_bytes(process: psutil.Process) -> int:
 
 
 @pytest.mark.timeout(300)  # with much else on the machine
-def test_a_tokenizer_of_gemma_s_size_stays_below_300_mb(run_dir: Path, tmp_path: Path):
+def test_a_tokenizer_of_gemma_s_size_stays_below_300_mb(warm_run_dir: Path, tmp_path: Path):
     folder = tmp_path / "gemma"
     write_sound("gemma3-text", folder)
     write_large_tokenizer(folder)
@@ -69,10 +62,10 @@ def test_a_tokenizer_of_gemma_s_size_stays_below_300_mb(run_dir: Path, tmp_path:
     machines = (MachineMemory(name="big", memory_bytes=80 << 30),)
     source = Source(uri=f"file://{folder}")
     task = ValidationTask(source=source, entry=entry, precision="BF16", machines=machines)
-    validate_warm(run_dir, task, 120)
-    (server,) = processes("app.weights.validator", run_dir)
+    validate_warm(warm_run_dir, task, 120)
+    (server,) = servers(SERVER.module, warm_run_dir)
     with Watch(server) as watch:
-        report = validate_warm(run_dir, task, 120)
+        report = validate_warm(warm_run_dir, task, 120)
     assert "unknown_error" not in {found.code for found in report.findings}
     assert report.facts.chat_template  # so it was loaded
     print(f"{watch.peak_bytes >> 20} MiB")

@@ -9,7 +9,7 @@ from typing import Any
 
 from app.core.findings import Facts, Report
 from app.weights import sandbox, validator
-from app.weights.validator import ValidationTask
+from app.weights.validator_client import ValidationTask
 
 SECRET = "AWS_SECRET_ACCESS_KEY"
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.core.moments import UtcMoment
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
@@ -54,9 +54,7 @@ def get(key_id: str, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
 
 
 @router.delete("/{key_id}", status_code=204)
-def revoke(
-    key_id: str, caller: Admin, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = ""
-) -> None:
+def revoke(key_id: str, caller: Admin, platform: PlatformDep, confirm: Confirm = "") -> None:
     """Revoke a key: every router refuses it within a second."""
     confirmed(confirm)
     platform.keys.revoke(caller.workspace, key_id)

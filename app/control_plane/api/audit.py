@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.control_plane.api.access import Admin, PlatformDep
-from app.control_plane.api.events import Text, WindowDep, given
+from app.control_plane.api.filters import Text, WindowDep, given
 from app.control_plane.api.pages import PageDep
 from app.control_plane.services.actor import Act, current_act
 from app.control_plane.services.audit import Audit

@@ -7,19 +7,18 @@ from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
 from app.control_plane.api.access import Creator, Developer, PlatformDep
+from app.control_plane.api.filters import Text, given
 from app.control_plane.api.idempotency import OnceDep
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.control_plane.platform import Platform
 from app.core.etags import etag_of
 from app.core.records import Endpoint, EndpointState
 from app.core.specs import EndpointSpec
 from app.core.stop_rules import auto_stop_at
-from app.core.texts import Line
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
 IfMatch = Annotated[str | None, Header(max_length=256)]
-Text = Annotated[Line | None, Query(max_length=128)]
 
 
 def _patch_schema() -> dict[str, Any]:
@@ -73,7 +72,6 @@ def find(
     deleted: bool = False,
 ) -> dict[str, Any]:
     """The workspace's endpoints, oldest first; with `deleted=true` those that can be restored."""
-    filters = {"state": state, "machine_type": machine_type, "id": caller.endpoints}
     return page.read(
         platform.endpoints.find,
         lambda endpoint: show(endpoint, platform),
@@ -81,7 +79,7 @@ def find(
         model=model,
         name=name,
         deleted=deleted,
-        **{field: value for field, value in filters.items() if value is not None},
+        **given(state=state, machine_type=machine_type, id=caller.endpoints),
     )
 
 
@@ -133,7 +131,7 @@ def delete(
     endpoint_id: str,
     caller: Developer,
     platform: PlatformDep,
-    confirm: Annotated[str, Query(max_length=16)] = "",
+    confirm: Confirm = "",
     purge: bool = False,
     if_match: IfMatch = None,
 ) -> dict[str, Any]:

@@ -1,38 +1,19 @@
 """/platform/v1/events."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter
 
 from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.filters import Text, WindowDep, given
 from app.control_plane.api.pages import PageDep
-from app.core.moments import UtcMoment
 from app.core.records import Event
-from app.core.texts import Line
 
 router = APIRouter(prefix="/v1", tags=["events"])
-
-Text = Annotated[Line | None, Query(max_length=128)]
-Moment = Annotated[UtcMoment | None, Query()]
-
-
-class Window:
-    """Which of the things that happened to list; times as [since, until)."""
-
-    def __init__(self, since: Moment = None, until: Moment = None, order: Literal["asc", "desc"] = "asc"):
-        self.arguments: dict[str, Any] = {"since": since, "until": until, "newest_first": order == "desc"}
-
-
-WindowDep = Annotated[Window, Depends()]
 
 
 def _show(event: Event) -> dict[str, Any]:
     return {"object": "event", **event.model_dump(mode="json", exclude={"workspace"})}
-
-
-def given(**filters: str | None) -> dict[str, str]:
-    """The filters that were given."""
-    return {name: value for name, value in filters.items() if value is not None}
 
 
 @router.get("/events")

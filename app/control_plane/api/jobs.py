@@ -7,9 +7,10 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.filters import given
 from app.control_plane.api.idempotency import OnceDep
-from app.control_plane.api.log_stream import LogStream
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.log_stream import FOLLOWED, LIST_OR_TEXT, TEXT, LogStream, Search, attached
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.core.job_logs import JobLine
 from app.core.names import ModelName
 from app.core.records import Job, JobState, JobType
@@ -30,8 +31,7 @@ class JobSpec(Spec):
 
 def show(job: Job) -> dict[str, Any]:
     """A job as the API gives it."""
-    shown = job.model_dump(mode="json", exclude={"workspace", "spec", "attempts", "findings"})
-    return {"object": "job", **shown, "findings": [found.model_dump() for found in job.findings]}
+    return {"object": "job", **job.model_dump(mode="json", exclude={"workspace", "spec", "attempts"})}
 
 
 @router.post("", status_code=202)
@@ -55,7 +55,7 @@ def find(
     model_id: Annotated[str | None, Query(max_length=128)] = None,
 ) -> dict[str, Any]:
     """The workspace's jobs, oldest first; filters: type, state, model_id."""
-    wanted = {name: value for name, value in {"type": type, "state": state, "model_id": model_id}.items() if value}
+    wanted = given(type=type, state=state, model_id=model_id or None)
     return page.of(platform.jobs.find(caller.workspace, **wanted), show)
 
 
@@ -65,15 +65,13 @@ def get(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]
     return show(platform.jobs.get(caller.workspace, job_id))
 
 
-@router.get(
-    "/{job_id}/logs", response_model=None, responses={200: {"content": {"application/json": {}, "text/plain": {}}}}
-)
+@router.get("/{job_id}/logs", response_model=None, responses=LIST_OR_TEXT)
 def logs(
     job_id: str,
     caller: Developer,
     platform: PlatformDep,
     page: PageDep,
-    search: Annotated[Line, Query(max_length=256)] = "",
+    search: Search = "",
     download: bool = False,
     follow: bool = False,
 ) -> Response:
@@ -84,13 +82,11 @@ def logs(
     """
     job = platform.jobs.get(caller.workspace, job_id)
     if follow:
-        headers = {"cache-control": "no-store"}
-        return LogStream(platform.job_logs.follow(job, search), platform.logs.streams, headers)
+        return LogStream(platform.job_logs.follow(job, search), platform.logs.streams, FOLLOWED)
     found = platform.job_logs.read(job).matching(search)
     if download:
-        headers = {"content-disposition": f'attachment; filename="{job.id}.log"'}
         text = "".join(f"{line.text}\n" for line in found.lines)
-        return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
+        return Response(text, media_type=TEXT, headers=attached(job.id))
     return JSONResponse(page.of(found.lines, _show_line, lambda line: str(line.number)) | {"note": found.note})
 
 
@@ -105,9 +101,7 @@ def stop(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any
 
 
 @router.delete("/{job_id}", status_code=200)
-def delete(
-    job_id: str, caller: Developer, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = ""
-) -> dict[str, Any]:
+def delete(job_id: str, caller: Developer, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
     """Remove a finished job's record."""
     confirmed(confirm)
     platform.jobs.delete(caller.workspace, job_id)

@@ -8,27 +8,24 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from app.control_plane.api.access import Developer, PlatformDep
-from app.control_plane.api.events import WindowDep
-from app.control_plane.api.log_stream import LogStream
+from app.control_plane.api.filters import WindowDep
+from app.control_plane.api.log_stream import FOLLOWED, LIST_OR_TEXT, LogStream, Search, attached
 from app.control_plane.api.pages import unknown_token
 from app.core.errors import InvalidField
 from app.core.log_lines import LogLine, Place, Wanted, as_text
-from app.core.texts import Line
 
 LINES_PER_CHUNK = 500
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
 
 
-@router.get(
-    "/{endpoint_id}/logs", response_model=None, responses={200: {"content": {"application/json": {}, "text/plain": {}}}}
-)
+@router.get("/{endpoint_id}/logs", response_model=None, responses=LIST_OR_TEXT)
 def find(
     endpoint_id: str,
     caller: Developer,
     platform: PlatformDep,
     window: WindowDep,
-    search: Annotated[Line, Query(max_length=256)] = "",
+    search: Search = "",
     page_size: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[str | None, Query(max_length=128)] = None,
     download: bool = False,
@@ -45,11 +42,9 @@ def find(
     wanted = Wanted(endpoint_id, search, **window.arguments)
     if follow:
         _refuse_beside_follow(download=download, order=wanted.newest_first, until=wanted.until, page_token=page_token)
-        chunks = platform.logs.follow(wanted).chunks()
-        return LogStream(chunks, platform.logs.streams, {"cache-control": "no-store"})
+        return LogStream(platform.logs.follow(wanted), platform.logs.streams, FOLLOWED)
     if download:
-        headers = {"content-disposition": f'attachment; filename="{endpoint_id}.log"'}
-        return LogStream(_as_chunks(platform.logs.all(wanted)), platform.logs.streams, headers)
+        return LogStream(_as_chunks(platform.logs.all(wanted)), platform.logs.streams, attached(endpoint_id))
     after = Place.parse(page_token) if page_token is not None else None
     if page_token is not None and after is None:
         raise unknown_token()

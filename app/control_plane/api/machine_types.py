@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.filters import Text
 from app.control_plane.api.pages import PageDep
 from app.control_plane.platform import Platform
 from app.core.errors import BadRequest, InvalidField, NotFound
@@ -13,7 +14,6 @@ from app.core.machines import fit
 from app.core.needs import Needs, needs_of
 from app.core.records import ApiKey
 from app.core.specs import EndpointSpec, MachineType, Precision
-from app.core.texts import Line
 
 router = APIRouter(prefix="/v1/machine-types", tags=["machine-types"])
 
@@ -25,8 +25,8 @@ class Wanted:
         self,
         caller: Developer,
         platform: PlatformDep,
-        base_model: Annotated[Line | None, Query(max_length=128)] = None,
-        model: Annotated[Line | None, Query(max_length=128)] = None,
+        base_model: Text = None,
+        model: Text = None,
         precision: Annotated[Precision, Query()] = "BF16",
         max_model_len: Annotated[int, Query(ge=16, le=1 << 24)] = 4096,
     ):

@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.core.moments import UtcMoment
 from app.core.records import Member, Role
 from app.core.specs import Spec
@@ -68,16 +68,14 @@ def change(
 
 
 @router.delete("/{member_id}", status_code=204)
-def remove(
-    member_id: str, caller: Admin, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = ""
-) -> None:
+def remove(member_id: str, caller: Admin, platform: PlatformDep, confirm: Confirm = "") -> None:
     """Take a member away: every router refuses their keys within a second."""
     confirmed(confirm)
     platform.members.remove(caller.workspace, member_id)
 
 
 @router.delete("", status_code=204)
-def clear(caller: Admin, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = "") -> None:
+def clear(caller: Admin, platform: PlatformDep, confirm: Confirm = "") -> None:
     """Take every member away, and revoke their keys."""
     confirmed(confirm)
     platform.members.clear(caller.workspace)

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body
 
 from app.catalog.wishes import complete
 from app.control_plane.api.access import Developer, PlatformDep
 from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.jobs import show as show_job
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.control_plane.platform import Platform
 from app.core.capabilities import together
 from app.core.errors import InvalidField
@@ -27,12 +27,11 @@ def _show(model: Model) -> dict[str, Any]:
     spec = model.spec.model_dump(mode="json", exclude_none=True, by_alias=True) if model.spec else {}
     return {
         "object": "model",
-        **model.model_dump(mode="json", exclude={"workspace", "spec", "findings"}),
+        **model.model_dump(mode="json", exclude={"workspace", "spec"}),
         "source": spec.get("source"),
         "precision": spec.get("precision"),
         "parameters": model.facts.parameters,
         "mode": spec.get("mode"),
-        "findings": [found.model_dump() for found in model.findings],
     }
 
 
@@ -101,13 +100,11 @@ def get(model_id: str, caller: Developer, platform: PlatformDep) -> dict[str, An
 @router.post("/{model_id}:retry", status_code=202)
 def retry(model_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
     """Begin a failed upload again."""
-    return _show(platform.models.retry(caller.workspace, model_id))
+    return _show(platform.preparation.retry(caller.workspace, model_id))
 
 
 @router.delete("/{model_id}", status_code=202)
-def delete(
-    model_id: str, caller: Developer, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = ""
-) -> dict[str, Any]:
+def delete(model_id: str, caller: Developer, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
     """Remove a model and its weights; cannot be undone."""
     confirmed(confirm)
     return _show(platform.models.delete(caller.workspace, model_id))

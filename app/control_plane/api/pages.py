@@ -68,6 +68,7 @@ def unknown_token() -> InvalidField:
 
 
 PageDep = Annotated[Page, Depends()]
+Confirm = Annotated[str, Query(max_length=16)]
 
 
 def confirmed(confirm: str) -> None:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body
 from pydantic import Field
 
 from app.control_plane.api import api_keys
 from app.control_plane.api.access import PlatformAdmin, PlatformDep
-from app.control_plane.api.pages import PageDep, confirmed
+from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.core.names import ServiceName
 from app.core.records import Workspace
 from app.core.specs import Spec
@@ -63,9 +63,7 @@ def issue_key(
 
 
 @router.delete("/{workspace_id}", status_code=204)
-def delete(
-    workspace_id: str, caller: PlatformAdmin, platform: PlatformDep, confirm: Annotated[str, Query(max_length=16)] = ""
-) -> None:
+def delete(workspace_id: str, caller: PlatformAdmin, platform: PlatformDep, confirm: Confirm = "") -> None:
     """Remove a workspace that has no endpoints, no models and no running jobs; cannot be undone."""
     confirmed(confirm)
     platform.workspaces.delete(workspace_id)

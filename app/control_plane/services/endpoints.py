@@ -1,24 +1,23 @@
 """Endpoints: the wishes. Carrying them out is the reconciler's work."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
+from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
-from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
 from app.control_plane.services.unit_specs import UnitSpecs
 from app.core.errors import Conflict, NotFound, NotReady, PlatformError
 from app.core.etags import etag_of, require_match
-from app.core.names import new_id
 from app.core.patches import Effect, changed_fields, concerns, effect_of, patched
-from app.core.records import DEFAULT_WORKSPACE, Endpoint, ManagedBy, Model
-from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec
-from app.core.wishes import Machine, respecified, resting, running
+from app.core.records import Endpoint
+from app.core.specs import EndpointSpec
+from app.core.wishes import Machine, respecified
 from app.store.database import Registry
 
 PLACED_BY = ("model", "precision", "machine_type", "max_model_len", "engine", "scale")
@@ -44,7 +43,7 @@ class Endpoints:
         self,
         registry: Registry,
         models: Models,
-        machines: Machines,
+        wishes: EndpointWishes,
         units: UnitSpecs,
         lock: threading.RLock,
         changed: Callable[[], None],
@@ -52,7 +51,7 @@ class Endpoints:
     ):
         self._registry = registry
         self._models = models
-        self._machines = machines
+        self._wishes = wishes
         self._units = units
         self._lock = lock
         self._changed = changed
@@ -67,8 +66,8 @@ class Endpoints:
         with self._lock:  # from here on the endpoint holds the model
             self._require_model(workspace, spec)
             self._require_free(workspace, spec.name)
-            machine = self._place(workspace, spec)
-            endpoint = self._add(workspace, spec, machine, "api", proof)
+            machine = self._wishes.place(workspace, spec, "api")
+            endpoint = self._wishes.add(workspace, spec, machine, "api", proof)
         self._changed()
         return endpoint
 
@@ -127,9 +126,9 @@ class Endpoints:
                 self._require_free(workspace, spec.name)
             if concerns(fields, "model", "precision"):
                 self._require_model(workspace, spec)
-            machine = (before.machine_type, before.placement)
+            machine = Machine(before.machine_type, before.placement)
             if concerns(fields, *PLACED_BY):
-                machine = self._place(workspace, spec, before)
+                machine = self._wishes.place(workspace, spec, before.managed_by, before)
             after = respecified(before, spec, machine, self._now())
             restarts = self._revision(before) != self._revision(after)
             effect, reason = effect_of(fields, stopped=after.state == "stopped", restarts=restarts)
@@ -145,7 +144,7 @@ class Endpoints:
             if endpoint.state == "deleting":
                 raise Conflict("This endpoint is deleting.")
             if endpoint.state != "stopped":
-                endpoint = self.rest(endpoint, "stopped", "stopped by a caller")
+                endpoint = self._wishes.rest(endpoint, "stopped", "stopped by a caller")
         return endpoint
 
     def start(self, workspace: str, endpoint_id: str, if_match: str | None = None) -> Endpoint:
@@ -159,8 +158,8 @@ class Endpoints:
             if endpoint.state == "deleting":
                 raise Conflict("This endpoint is deleting; restore it.")
             if endpoint.state == "stopped":
-                machine = self._place(workspace, endpoint.spec, endpoint)
-                endpoint = self._run(endpoint, endpoint.spec, machine, "started", "started by a caller")
+                machine = self._wishes.place(workspace, endpoint.spec, endpoint.managed_by, endpoint)
+                endpoint = self._wishes.run(endpoint, endpoint.spec, machine, "started", "started by a caller")
         self._changed()
         return endpoint
 
@@ -169,7 +168,7 @@ class Endpoints:
         with self._lock:
             endpoint = self._changeable(workspace, endpoint_id, if_match)
             if endpoint.state != "deleting":
-                endpoint = self.rest(endpoint, "deleting", "its units drain and stop")
+                endpoint = self._wishes.rest(endpoint, "deleting", "its units drain and stop")
         return endpoint
 
     def restore(self, workspace: str, endpoint_id: str) -> Endpoint:
@@ -180,82 +179,15 @@ class Endpoints:
             if endpoint.state != "deleting":
                 raise Conflict(f"This endpoint is {endpoint.state}; only a deleted one can be restored.")
             self._require_free(workspace, endpoint.spec.name)
-            machine = self._place(workspace, endpoint.spec, endpoint)
-            endpoint = self._run(endpoint, endpoint.spec, machine, "restored", "it is deployed again")
+            machine = self._wishes.place(workspace, endpoint.spec, endpoint.managed_by, endpoint)
+            endpoint = self._wishes.run(endpoint, endpoint.spec, machine, "restored", "it is deployed again")
         self._changed()
         return endpoint
-
-    def rest(self, endpoint: Endpoint, state: Literal["stopped", "deleting"], reason: str) -> Endpoint:
-        """Have its units drained and removed, whoever wishes that. Call it with the lock held."""
-        rests = resting(endpoint, state, reason, self._now())
-        self._registry.put(rests, event(endpoint.workspace, endpoint.id, state, reason))
-        self._changed()
-        return rests
-
-    def declare(self, specs: Iterable[EndpointSpec]) -> None:
-        """Make the endpoints of the serve config exactly these: add, change or remove, and leave the rest alone.
-
-        One that was removed and comes back under its name while it can be restored is the same endpoint again.
-        """
-        wanted = {spec.name: spec for spec in specs}
-        with self._lock:
-            everything = self._registry.find(Endpoint, workspace=DEFAULT_WORKSPACE)
-            gone = {e.spec.name: e for e in everything if e.state == "deleting" and e.managed_by == "serve_config"}
-            for endpoint in everything:
-                if endpoint.state == "deleting":
-                    continue
-                spec = wanted.pop(endpoint.spec.name, None)
-                if endpoint.managed_by == "api":
-                    if spec:
-                        reason = f"the serve config declares {spec.name}, which exists already; rename one of them"
-                        self._registry.put(event(DEFAULT_WORKSPACE, endpoint.id, "conflict", reason))
-                elif spec is None:
-                    self.rest(endpoint, "deleting", "removed from the serve config; its units drain and stop")
-                elif spec != endpoint.spec:
-                    self._declare_anew(endpoint, spec, "changed", "changed in the serve config")
-            for name, spec in wanted.items():
-                if name in gone:
-                    self._declare_anew(gone[name], spec, "restored", "the serve config declares it again")
-                else:
-                    self._add(DEFAULT_WORKSPACE, spec, self._place_declared(spec), "serve_config", no_proof)
-        self._changed()
-
-    def _declare_anew(self, endpoint: Endpoint, spec: EndpointSpec, kind: str, message: str) -> None:
-        machine = self._place_declared(spec, endpoint)
-        if endpoint.state in ("stopped", "deleting"):
-            self._run(endpoint, spec, machine, kind, message)
-            return
-        after = respecified(endpoint, spec, machine, self._now())
-        self._registry.put(after, event(DEFAULT_WORKSPACE, endpoint.id, kind, message))
-
-    def _place(self, workspace: str, spec: EndpointSpec, current: Endpoint | None = None) -> Machine:
-        """The machine type for a spec, and why that one where the platform chose; `current`: the endpoint as it is.
-
-        Raises InvalidField for a machine type that there is not or that cannot serve this, Conflict for the quota.
-        """
-        bound = current is None or current.managed_by == "api"
-        return self._machines.place(workspace, spec, self._model(workspace, spec), current, bound=bound)
-
-    def _place_declared(self, spec: EndpointSpec, current: Endpoint | None = None) -> Machine:
-        """Like _place, but what a file declares is recorded even so: the endpoint's reason then says what is wrong.
-
-        Whoever writes the file also sets the quotas: they hold for what is asked for over the API.
-        """
-        try:
-            model = self._model(DEFAULT_WORKSPACE, spec)
-            return self._machines.place(DEFAULT_WORKSPACE, spec, model, current, bound=False)
-        except PlatformError:
-            return spec.machine_type or DEFAULT_MACHINE_TYPE, ""
 
     def _require_model(self, workspace: str, spec: EndpointSpec) -> None:
         """Raises NotFound, and Conflict for a model that failed or goes away; one that is being made is waited for."""
         with suppress(NotReady):
             self._models.version(workspace, spec.model, spec.precision)
-
-    def _model(self, workspace: str, spec: EndpointSpec) -> Model | None:
-        with suppress(NotFound):  # in a serve config it may be named before it is there
-            return self._models.get(workspace, spec.model)
-        return None
 
     def _spellings(self, workspace: str, model: str) -> set[str]:
         """What specs may call a model."""
@@ -281,29 +213,6 @@ class Endpoints:
             return self._units.revision(endpoint, self._units.of(endpoint))
         except PlatformError:
             return None
-
-    def _run(self, endpoint: Endpoint, spec: EndpointSpec, machine: Machine, kind: str, message: str) -> Endpoint:
-        begun = running(endpoint, spec, machine, self._now())
-        self._registry.put(begun, event(endpoint.workspace, endpoint.id, kind, message))
-        return begun
-
-    def _add(
-        self, workspace: str, spec: EndpointSpec, machine: Machine, managed_by: ManagedBy, proof: Proof
-    ) -> Endpoint:
-        now = self._now()
-        endpoint = Endpoint(
-            id=new_id("ep", now),
-            created_at=now,
-            updated_at=now,
-            workspace=workspace,
-            spec=spec,
-            managed_by=managed_by,
-            machine_type=machine[0],
-            placement=machine[1],
-        )
-        note = event(workspace, endpoint.id, "created", f"created as {spec.name}")
-        self._registry.put(endpoint, note, *proof(endpoint.id))
-        return endpoint
 
 
 def _require_ours(endpoint: Endpoint) -> None:

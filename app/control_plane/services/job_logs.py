@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from app.control_plane.services.log_follower import POLL_S, SIGN_OF_LIFE_S
+from app.control_plane.services.following import News, Sleep, follow
 from app.core.errors import Unavailable
-from app.core.job_logs import JobLog, readable
+from app.core.job_logs import JobLog, count_lines, readable
 from app.core.jobs import UNFINISHED, submission_id
 from app.core.records import Job
 from app.store.database import Registry
@@ -52,27 +52,21 @@ class JobLogs:
         except Exception:
             log.warning("the log of job %s is not kept", job.id, exc_info=True)
 
-    async def follow(
-        self, job: Job, search: str = "", sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    ) -> AsyncIterator[str]:
+    def follow(self, job: Job, search: str = "", sleep: Sleep = asyncio.sleep) -> AsyncIterator[str]:
         """The lines as text, as they come, until the job has ended; what does not answer is asked again."""
-        current: Job | None = job
-        seen, silent_s = 0, 0.0
-        while current and current.state in UNFINISHED:
-            new, seen = await asyncio.to_thread(self._poll, current, seen, search)
-            if new:
-                silent_s = 0.0
-                yield new
-            elif silent_s >= SIGN_OF_LIFE_S:
-                silent_s = 0.0
-                yield "\n"  # so that nothing in between takes the connection for dead
-            await sleep(POLL_S)
-            silent_s += POLL_S
-            current = await asyncio.to_thread(self._registry.get, Job, job.id)
-        if current:
-            yield (await asyncio.to_thread(self._poll, current, seen, search))[0]
+        seen = 0
 
-    def _poll(self, job: Job, seen: int, search: str) -> tuple[str, int]:
+        def look() -> News:
+            nonlocal seen
+            current = self._registry.get(Job, job.id)
+            if current is None:
+                return News("", last=True)
+            text, seen = self._lines_after(seen, current, search)
+            return News(text, last=current.state not in UNFINISHED)
+
+        return follow(look, sleep)
+
+    def _lines_after(self, seen: int, job: Job, search: str) -> tuple[str, int]:
         """The lines after the first `seen`, and how many there are now; one that is not whole waits for its end."""
         try:
             with _explained():
@@ -83,11 +77,11 @@ class JobLogs:
             return "", seen
         if not text:
             return "", seen
-        shown = readable(text if job.state not in UNFINISHED else text[: text.rfind("\n") + 1])
-        count = shown.lines[-1].number if shown.lines else 0
+        whole = text if job.state not in UNFINISHED else text[: text.rfind("\n") + 1]
+        count = count_lines(whole)
         after = seen if count >= seen else 0  # Ray was started anew, and knows the last attempt only
-        new = (line for line in shown.matching(search).lines if line.number > after)
-        return "".join(f"{line.text}\n" for line in new), count
+        new = readable(whole, after=after).matching(search)
+        return "".join(f"{line.text}\n" for line in new.lines), count
 
     def _from_ray(self, job: Job) -> str | None:
         """What all attempts wrote, one after the other; None when Ray knows none of them."""

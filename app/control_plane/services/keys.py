@@ -13,6 +13,7 @@ from app.core.keys import (
     RANK,
     as_far_as,
     bearer_hash,
+    bounded,
     hash_key,
     is_live,
     issue_key,
@@ -20,6 +21,7 @@ from app.core.keys import (
     visible_prefix,
     well_formed,
 )
+from app.core.moments import require_ahead
 from app.core.names import new_id
 from app.core.records import DEFAULT_WORKSPACE, ApiKey, Endpoint, Member, Role
 from app.settings import Settings
@@ -87,8 +89,7 @@ class Keys:
         may do and for how long.
         Raises InvalidField, and Conflict when the workspace has as many live keys of this role as it may.
         """
-        if expires_at is not None and expires_at <= self._now():
-            raise InvalidField("expires_at has passed already; a later time is needed.", "expires_at")
+        require_ahead(expires_at, self._now())
         record, key = self.new(workspace, role, description)
         with self._lock:
             owner = self._owner(workspace, member, role) if member is not None else None
@@ -165,8 +166,7 @@ class Keys:
     def _bounded(self, keys: Sequence[ApiKey]) -> list[ApiKey]:
         """Keys of one workspace, each as far as its member's grant goes."""
         owned = next((key for key in keys if key.member_id is not None), None)
-        members = {member.id: member for member in self._members.find(owned.workspace)} if owned else {}
-        return [as_far_as(key, members.get(key.member_id or "")) for key in keys]
+        return bounded(keys, self._members.find(owned.workspace) if owned else [])
 
     def _owner(self, workspace: str, member: str, role: Role) -> Member:
         try:

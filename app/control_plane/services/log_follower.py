@@ -1,24 +1,21 @@
-"""Follows an endpoint's logs as they grow."""
+"""What an endpoint's logs grow by."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from app.control_plane.services.following import News
 from app.core import log_lines
 from app.core.log_lines import LogLine, Wanted, as_text
 from app.store.layout import log_hour, log_prefix, parse_log_name
 from app.store.object_store import ObjectMissing, ObjectStore
 
-POLL_S = 1.0
 FOLLOWED_FOR = timedelta(hours=1)
 """Whoever wants to see more asks again."""
 FIRST_LINES = 100
 """Of what is there already, where nobody says since when."""
 LOOKED_BACK = timedelta(hours=1)
 """At most; what is older is a list's to show."""
-SIGN_OF_LIFE_S = 30.0
-"""After so long without a line an empty one is sent, so that nothing in between takes the connection for dead."""
 
 log = logging.getLogger("ray.serve")
 
@@ -36,9 +33,23 @@ class LogFollower:
         self._read_bytes: dict[str, int] = {}
         self._first = True
 
-    def poll(self) -> list[LogLine]:
-        """The lines that are new since the last call, in order. Blocks; raises OSError of the store."""
-        lines = [line for line in self._new_lines() if self._wanted.matches(line)]
+    def look(self) -> News:
+        """The lines that are new since the last look, until FOLLOWED_FOR has passed. Blocks.
+
+        A store that does not answer has nothing new: the next look finds it.
+        """
+        if self._now() - self._begun_at >= FOLLOWED_FOR:
+            return News("", last=True)
+        try:
+            lines = self._new_lines()
+        except OSError as error:
+            log.warning("a log cannot be followed for now: %s", error)
+            return News("")
+        return News("".join(f"{as_text(line)}\n" for line in lines))
+
+    def _new_lines(self) -> list[LogLine]:
+        """In order, and only those that are wanted."""
+        lines = [line for line in self._read() if self._wanted.matches(line)]
         lines.sort(key=lambda line: line.place.written_at)
         if self._first:
             self._first = False
@@ -47,37 +58,21 @@ class LogFollower:
             return lines if self._wanted.since else lines[-FIRST_LINES:]
         return lines
 
-    async def chunks(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> AsyncIterator[str]:
-        """The lines as text, until FOLLOWED_FOR has passed. A store that does not answer is asked again."""
-        silent_s = 0.0
-        while self._now() - self._begun_at < FOLLOWED_FOR:
-            try:
-                lines = await asyncio.to_thread(self.poll)
-            except OSError as error:
-                log.warning("a log cannot be followed for now: %s", error)
-                lines = []
-            if lines:
-                silent_s = 0.0
-                yield "".join(f"{as_text(line)}\n" for line in lines)
-            elif silent_s >= SIGN_OF_LIFE_S:
-                silent_s = 0.0
-                yield "\n"
-            await sleep(POLL_S)
-            silent_s += POLL_S
-
-    def _new_lines(self) -> list[LogLine]:
+    def _read(self) -> list[LogLine]:
         days = {log_hour(moment)[:8] for moment in (self._since, self._now())}
+        read_bytes = dict(self._read_bytes)
         found: list[LogLine] = []
         for day in sorted(days):
             for stored in self._store.list(f"{log_prefix(self._wanted.endpoint_id)}{day}"):
                 known = parse_log_name(stored.name)
-                read_bytes = self._read_bytes.get(stored.name, 0)
-                if known is None or known.hour < log_hour(self._since) or stored.size_bytes <= read_bytes:
+                start = read_bytes.get(stored.name, 0)
+                if known is None or known.hour < log_hour(self._since) or stored.size_bytes <= start:
                     continue
                 try:
-                    data = self._store.read(stored.name, read_bytes)
+                    data = self._store.read(stored.name, start)
                 except ObjectMissing:
                     continue
-                self._read_bytes[stored.name] = read_bytes + len(data)
+                read_bytes[stored.name] = start + len(data)
                 found += log_lines.read(data.decode(errors="replace"), known.unit, known.number)
+        self._read_bytes = read_bytes  # only now: had one failed, all would be read again
         return found

@@ -1,13 +1,15 @@
 """The logs of endpoints' units, as they lie in the object store."""
 
+import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
 from threading import Semaphore
 from typing import NamedTuple
 
+from app.control_plane.services.following import Sleep, follow
 from app.control_plane.services.log_follower import LogFollower
 from app.core import log_lines
 from app.core.errors import Unavailable
@@ -60,9 +62,9 @@ class LogStore:
         with _explained():
             yield from filter(wanted.matches, _Scan(self._store).lines(wanted, None))
 
-    def follow(self, wanted: Wanted) -> LogFollower:
-        """A reader that is told of new lines."""
-        return LogFollower(self._store, wanted, self._now)
+    def follow(self, wanted: Wanted, sleep: Sleep = asyncio.sleep) -> AsyncIterator[str]:
+        """The lines as text, as they come, for an hour; what does not answer is asked again."""
+        return follow(LogFollower(self._store, wanted, self._now).look, sleep)
 
     def drop_before(self, moment: datetime, limit: int = 10_000) -> int:
         """Remove logs of whole hours before `moment`, `limit` objects at most; returns how many those were."""

@@ -14,6 +14,7 @@ from app.core.records import Endpoint, Model
 from app.core.slots import Slots, slots
 from app.core.specs import MACHINE_TYPES, EndpointSpec, MachineType
 from app.core.waiting import Room
+from app.core.wishes import Machine
 from app.store.database import Registry
 
 ROOMS_KEPT_S = 2.0
@@ -96,7 +97,7 @@ class Machines:
 
     def place(
         self, workspace: str, spec: EndpointSpec, model: Model | None, current: Endpoint | None = None, *, bound: bool
-    ) -> tuple[str, str]:
+    ) -> Machine:
         """The machine type for a spec, and why that one where the platform chose it.
 
         `current`: the endpoint as it is; what the platform chose for it stays while it fits. `bound`: the quota holds.
@@ -109,7 +110,7 @@ class Machines:
             machine, why = self._chosen(spec, model, current)
         if bound:
             self._require_quota(workspace, machine, spec, current)
-        return machine.name, why
+        return Machine(machine.name, why)
 
     def _chosen(self, spec: EndpointSpec, model: Model | None, current: Endpoint | None) -> tuple[MachineType, str]:
         needs = self.needs(spec, model)

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from app.control_plane.services.events import event
-from app.core.errors import Conflict, InvalidField, NotFound
+from app.core.errors import Conflict, NotFound
+from app.core.moments import require_ahead
 from app.core.names import new_id
 from app.core.records import ApiKey, Member, Role
 from app.store.database import Registry
@@ -33,7 +34,7 @@ class Members:
     def add(self, workspace: str, name: str, role: Role, expires_at: datetime | None) -> Member:
         """Let somebody use the workspace. Raises InvalidField, and Conflict: name taken, too many."""
         now = self._now()
-        self._check_end(expires_at)
+        require_ahead(expires_at, now)
         member = Member(
             id=new_id("mem", now), created_at=now, workspace=workspace, name=name, role=role, expires_at=expires_at
         )
@@ -61,7 +62,7 @@ class Members:
 
     def change(self, workspace: str, name_or_id: str, update: dict[str, Any]) -> Member:
         """Change `role` or `expires_at`, for their keys too. Raises NotFound, InvalidField."""
-        self._check_end(update.get("expires_at"))
+        require_ahead(update.get("expires_at"), self._now())
         with self._lock:
             member = self.get(workspace, name_or_id)
             changed = member.model_copy(update=update)
@@ -90,10 +91,6 @@ class Members:
         ]
         notes += [event(member.workspace, member.id, "removed", f"{member.name} has left") for member in members]
         self._registry.put(*notes)
-
-    def _check_end(self, expires_at: datetime | None) -> None:
-        if expires_at is not None and expires_at <= self._now():
-            raise InvalidField("expires_at has passed already; a later time is needed.", "expires_at")
 
 
 def _grant(member: Member) -> str:

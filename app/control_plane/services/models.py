@@ -1,31 +1,25 @@
-"""Models: what people bring, what lies published in the object store, and how both leave again."""
+"""Models: what people bring, and what lies published in the object store."""
 
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from datetime import UTC, datetime
 
 from app.catalog.catalog import Catalog
 from app.catalog.wishes import complete
 from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import Jobs
-from app.control_plane.services.machines import Machines
 from app.core.capabilities import Supports, supports
 from app.core.errors import Conflict, NotFound, NotReady
-from app.core.job_specs import JobOutcome
 from app.core.jobs import UNFINISHED, standing
 from app.core.model_specs import ModelSpec
 from app.core.names import new_id
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job, Model, ModelState, Version
 from app.core.specs import Precision
 from app.store.database import Registry
-from app.store.layout import Manifest, find_manifests, job_object, read_manifest, version_prefix
+from app.store.layout import Manifest, find_manifests, read_manifest, version_prefix
 from app.store.object_store import ObjectStore
-from app.store.removal import delete_version, sweep
-
-SWEEP_AFTER = timedelta(days=1)
 
 log = logging.getLogger("ray.serve")
 
@@ -39,7 +33,6 @@ class Models:
         store: ObjectStore,
         catalog: Catalog,
         jobs: Jobs,
-        machines: Machines,
         lock: threading.RLock,
         changed: Callable[[], None],
     ):
@@ -47,7 +40,6 @@ class Models:
         self._store = store
         self._catalog = catalog
         self._jobs = jobs
-        self._machines = machines
         self._lock = lock
         self._changed = changed
 
@@ -63,19 +55,12 @@ class Models:
         except OSError:
             log.warning("what lies in the object store cannot be listed", exc_info=True)
 
-    def sweep(self) -> None:
-        """Free what uploads that nobody remembers have left in the object store."""
-        known = {version.prefix for version in self._registry.find(Version)}
-        freed_bytes = sweep(self._store, known, datetime.now(UTC) - SWEEP_AFTER)
-        if freed_bytes:
-            log.info("freed %d bytes of forgotten uploads", freed_bytes)
-
     def _register(self, manifest: Manifest) -> None:
         now = datetime.now(UTC)
         model = self._registry.get(Model, manifest.model_id)
         if model and model.state != "healthy":
             return  # it is being made or removed, and whoever does that sees to its versions
-        version = _version(manifest.model_id, manifest.precision, manifest.digest, now)
+        version = new_version(manifest.model_id, manifest.precision, manifest.digest, now)
         old = self._registry.get(Version, version.id)
         if model and old and old.digest == version.digest:
             return
@@ -110,7 +95,7 @@ class Models:
             spec=spec,
             state="preparing",
         )
-        version = _version(model.id, spec.precision, "", now).model_copy(update={"state": "creating"})
+        version = new_version(model.id, spec.precision, "", now).model_copy(update={"state": "creating"})
         with self._lock:
             if any(other.name == spec.name and other.state != "deleting" for other in self.find(workspace)):
                 raise Conflict(f"There is a model named {spec.name} already.", "name")
@@ -118,47 +103,6 @@ class Models:
             self._registry.put(model, version, created, *proof(model.id))
         self._changed()
         return model
-
-    def begin(self, model: Model, step: Literal["validate", "upload"], validated: JobOutcome | None) -> None:
-        """Start the next job of a model in preparation, and keep what its validation found out."""
-        job = self._jobs.new(step, model, self._task(model, step, validated))
-        with self._lock:
-            current = self._registry.get(Model, model.id)
-            if current is None or current.state != "preparing":
-                return  # it is being deleted
-            if validated:
-                found = {"findings": validated.findings, "facts": validated.facts or current.facts}
-                current = current.model_copy(update=found)
-            self._registry.put(current, job, event(job.workspace, job.id, "created", f"{step} of {model.name}"))
-
-    def _task(self, model: Model, step: str, outcome: JobOutcome | None) -> dict[str, Any]:
-        spec = model.spec
-        assert spec is not None
-        assert spec.source is not None
-        task: dict[str, Any] = {
-            "base_model": model.base_model,
-            "precision": spec.precision,
-            "source": spec.source.model_dump(exclude_none=True),
-            "machines": [known.model_dump() for known in self._machines.memory()],
-        }
-        if step == "upload":
-            task |= {"name": model.name, "mode": spec.mode, "validation": spec.validation}
-            task |= {"listing": outcome.listing if outcome else None}
-        return task
-
-    def retry(self, workspace: str, name_or_id: str) -> Model:
-        """Begin a failed upload again; what has arrived is not sent twice. Raises NotFound, Conflict."""
-        with self._lock:
-            model = self.get(workspace, name_or_id)
-            if model.state != "failed" or model.spec is None:
-                raise Conflict(f"Model {model.name} is {model.state}; only a failed upload can be retried.")
-            step: Literal["validate", "upload"] = "validate" if model.spec.validation else "upload"
-            job = self._jobs.new(step, model, self._task(model, step, None))
-            again = model.model_copy(update={"state": "preparing", "reason": "", "findings": ()})
-            begun = event(workspace, job.id, "created", f"{step} of {model.name}")
-            self._registry.put(again, job, begun, event(workspace, model.id, "retried", "its upload begins again"))
-        self._changed()
-        return again
 
     def revalidate(self, workspace: str, name_or_id: str, name: str, proof: Proof = no_proof) -> Job:
         """Have a model's weights looked at once more, where they lie now. Raises NotFound, Conflict while preparing."""
@@ -177,36 +121,6 @@ class Models:
             self._registry.put(job, event(workspace, job.id, "created", f"validates {model.name}"), *proof(job.id))
         self._changed()
         return job
-
-    def publish(self, model: Model, outcome: JobOutcome) -> None:
-        """Its upload is done: the version is there, and the model is healthy."""
-        assert model.spec is not None
-        version = _version(model.id, model.spec.precision, outcome.digest or "", datetime.now(UTC))
-        self._settle(
-            model,
-            version,
-            state="healthy",
-            findings=outcome.findings or model.findings,
-            facts=outcome.facts or model.facts,
-            size_bytes=outcome.size_bytes,
-        )
-
-    def fail(self, model: Model, reason: str, outcome: JobOutcome | None) -> None:
-        """It cannot be made: say why."""
-        assert model.spec is not None
-        version = _version(model.id, model.spec.precision, "", datetime.now(UTC))
-        version = version.model_copy(update={"state": "failed", "reason": reason})
-        findings = outcome.findings if outcome else ()
-        self._settle(model, version, state="failed", reason=reason, findings=findings)
-
-    def _settle(self, model: Model, version: Version, **update: Any) -> None:
-        with self._lock:
-            current = self._registry.get(Model, model.id)
-            if current is None or current.state != "preparing":
-                return  # it is being deleted
-            settled = current.model_copy(update=update)
-            note = event(model.workspace, model.id, settled.state, settled.reason)
-            self._registry.put(settled, version, note)
 
     def find(self, workspace: str) -> list[Model]:
         """A workspace's models, oldest first."""
@@ -284,24 +198,14 @@ class Models:
         self._changed()
         return gone
 
-    def erase(self, model: Model) -> None:
-        """Free the storage of a model that is being deleted, then forget it; safe to repeat."""
-        versions = self.versions(model)
-        for version in versions:
-            delete_version(self._store, version.prefix)
-        self._store.delete(job_object(model.id, "journal.json"))
-        note = event(model.workspace, model.id, "deleted", f"{model.name} and its weights are gone")
-        with self._lock:
-            self._registry.delete(model, *versions)
-            self._registry.put(note)
-
 
 def _standing(endpoint: Endpoint) -> str:
     """What holds its model: also an endpoint that is deleted, as long as it can be restored."""
     return "deleted, but can be restored until it is purged" if endpoint.deleted_at else endpoint.state
 
 
-def _version(model_id: str, precision: Precision, digest: str, now: datetime) -> Version:
+def new_version(model_id: str, precision: Precision, digest: str, now: datetime) -> Version:
+    """One whose weights are there; the digest is their manifest's."""
     return Version(
         id=f"{model_id}:{precision}",
         created_at=now,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from app.core.keys import as_far_as
+from app.core.keys import bounded
 from app.core.lifecycle import application_name
 from app.core.records import ApiKey, Endpoint, Member
 from app.core.routing import Grant, Route, RoutingTable, Target
@@ -95,8 +95,7 @@ class RoutingTables:
         known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
         # One that is being deleted has left: its name may be another's already.
         routes = {endpoint.id: _route(endpoint) for endpoint in known if endpoint.state != "deleting"}
-        members = {member.id: member for member in self._registry.find(Member)}
-        keys = (as_far_as(key, members.get(key.member_id or "")) for key in self._registry.find(ApiKey))
+        keys = bounded(self._registry.find(ApiKey), self._registry.find(Member))
         grants = {key.hash: _grant(key) for key in keys}
         return RoutingTable(number=self._table.number + 1, routers=self._routers(), routes=routes, grants=grants)
 

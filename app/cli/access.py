@@ -1,0 +1,150 @@
+"""`modelunit keys`, `members` and `workspaces`: who may do what."""
+
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.api import Api, segment
+from app.cli.terminal import AsJson, Confirm, commands, errors, output, show
+from app.cli.times import ahead
+
+keys = commands("API keys.")
+members = commands("Members: whom the workspace's admins let in, in a role and until a date.")
+workspaces = commands("Workspaces, for the platform's admins.")
+
+_ROLES = "admin, developer (all but keys and members) or inference (calls endpoints only)."
+Role = Annotated[str, typer.Option(help=_ROLES)]
+Expires = Annotated[str | None, typer.Option(metavar="TIME", help="Such as 30d, or a moment; left out: never.")]
+WhichMember = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's ID or name.")]
+
+
+@keys.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List the workspace's keys, without the keys themselves. Meant where no command is named."""
+    columns = ("id", "prefix", "role", "description", "endpoints", "member_id", "expires_at", "last_used_at")
+    show(Api().list("api-keys"), as_json, *columns)
+
+
+@keys.command("create")
+def create_key(
+    description: Annotated[str, typer.Argument(help="What it is for; at most 100 characters.")] = "",
+    role: Role = "inference",
+    endpoints: Annotated[
+        list[str] | None, typer.Option("--endpoint", help="The only endpoints it may call; repeat for more.")
+    ] = None,
+    member: Annotated[
+        str | None, typer.Option(help="Whose it is: it can do no more than they, and ends with them.")
+    ] = None,
+    expires: Expires = None,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a key. It is shown now and never again."""
+    body = {"description": description, "role": role, "endpoints": endpoints or None, "member": member}
+    _show_once(Api().call("POST", "api-keys", json=body | _end_of(expires)), as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key: Annotated[str, typer.Argument(help="Its ID, such as key-...")], confirm: Confirm) -> None:
+    """Take a key back: every router refuses it within a second."""
+    Api().delete(f"api-keys/{segment(key)}", confirm)
+    output.print(f"{key} is revoked")
+
+
+@members.command("list")
+def list_members(as_json: AsJson = False) -> None:
+    """List members. Meant where no command is named."""
+    show(Api().list("members"), as_json, "id", "name", "role", "expires_at", "created_at")
+
+
+@members.command("get")
+def get_member(member: WhichMember, as_json: AsJson = False) -> None:
+    """One member."""
+    show(Api().call("GET", f"members/{segment(member)}"), as_json)
+
+
+@members.command("add")
+def add_member(
+    name: Annotated[str, typer.Argument(help="At most 128 characters.")],
+    role: Role,
+    expires: Expires = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let somebody in; then 'modelunit keys create --member' issues keys for them."""
+    show(Api().call("POST", "members", json={"name": name, "role": role} | _end_of(expires)), as_json)
+
+
+@members.command("change")
+def change_member(
+    member: WhichMember,
+    role: Annotated[str | None, typer.Option(help=_ROLES)] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 30d, a moment, or never.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what a member may do, and so what their keys may do."""
+    changes: dict[str, Any] = {"expires_at": None} if expires == "never" else _end_of(expires)
+    if role is not None:
+        changes["role"] = role
+    if not changes:
+        raise typer.BadParameter("nothing is to be changed: give --role or --expires")
+    show(Api().call("PATCH", f"members/{segment(member)}", json=changes), as_json)
+
+
+@members.command("remove")
+def remove_member(member: WhichMember, confirm: Confirm) -> None:
+    """Take a member away, and their keys with them."""
+    Api().delete(f"members/{segment(member)}", confirm)
+    output.print(f"{member} is no member any more; their keys are revoked")
+
+
+@members.command("clear")
+def clear_members(confirm: Confirm) -> None:
+    """Take all members away, and their keys with them."""
+    Api().delete("members", confirm)
+    output.print("there are no members any more; their keys are revoked")
+
+
+@workspaces.command("list")
+def list_workspaces(as_json: AsJson = False) -> None:
+    """List workspaces. Meant where no command is named."""
+    show(Api().list("workspaces"), as_json, "id", "name", "created_at")
+
+
+@workspaces.command("create")
+def create_workspace(name: str, as_json: AsJson = False) -> None:
+    """Make a workspace. Its first admin key is shown now and never again."""
+    _show_once(Api().call("POST", "workspaces", json={"name": name}), as_json)
+
+
+@workspaces.command("get")
+def get_workspace(workspace: Annotated[str, typer.Argument(help="Its ID.")], as_json: AsJson = False) -> None:
+    """One workspace."""
+    show(Api().call("GET", f"workspaces/{segment(workspace)}"), as_json)
+
+
+@workspaces.command("issue-key")
+def issue_workspace_key(
+    workspace: Annotated[str, typer.Argument(help="Its ID.")],
+    description: Annotated[str, typer.Argument(help="What it is for; at most 100 characters.")] = "",
+    revoke_others: Annotated[bool, typer.Option(help="End the workspace's other admin keys.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Issue an admin key of a workspace that has lost its own. It is shown now and never again."""
+    body = {"description": description, "revoke_others": revoke_others}
+    _show_once(Api().call("POST", f"workspaces/{segment(workspace)}/api-keys", json=body), as_json)
+
+
+@workspaces.command("delete")
+def delete_workspace(workspace: Annotated[str, typer.Argument(help="Its ID.")], confirm: Confirm) -> None:
+    """Remove a workspace that has no endpoints, models or running jobs any more."""
+    Api().delete(f"workspaces/{segment(workspace)}", confirm)
+    output.print(f"{workspace} is removed")
+
+
+def _end_of(expires: str | None) -> dict[str, Any]:
+    return {} if expires is None else {"expires_at": ahead(expires)}
+
+
+def _show_once(made: dict[str, Any], as_json: bool) -> None:
+    show(made, as_json)
+    if not as_json:
+        errors.print("keep the key now: it is not shown again")

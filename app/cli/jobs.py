@@ -1,0 +1,54 @@
+"""`modelunit jobs`: what works on models, and what it wrote."""
+
+from typing import Annotated
+
+import typer
+
+from app.cli.api import Api, segment
+from app.cli.findings import show_with_findings
+from app.cli.terminal import AsJson, Search, commands, errors, output, show
+
+jobs = commands("Jobs: what works on models, and what it wrote.")
+
+
+@jobs.command("list")
+def list_command(
+    type_: Annotated[str | None, typer.Option("--type", help="Such as upload or validate.")] = None,
+    state: Annotated[str | None, typer.Option(help="Such as running or failed.")] = None,
+    model_id: Annotated[str | None, typer.Option()] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs. Meant where no command is named."""
+    rows = Api().list("jobs", type=type_, state=state, model_id=model_id)
+    show(rows, as_json, "id", "type", "model_name", "state", "progress", "reason")
+
+
+@jobs.command("get")
+def get_command(job: str, as_json: AsJson = False) -> None:
+    """Everything about one job."""
+    show_with_findings(Api().call("GET", f"jobs/{segment(job)}"), as_json)
+
+
+@jobs.command("logs")
+def logs_command(
+    job: str,
+    search: Search = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """What a job wrote."""
+    api = Api()
+    path = f"jobs/{segment(job)}/logs"
+    any_line = False
+    for line in api.lines(path, params={"search": search, "follow" if follow else "download": "true"}):
+        if line or not follow:  # an empty one may only show that the connection lives
+            output.print(line)
+            any_line = True
+    if not any_line:
+        kept = api.call("GET", path)
+        errors.print(f"no line contains {search!r}" if kept["data"] else kept["note"])
+
+
+@jobs.command("stop")
+def stop_command(job: str) -> None:
+    """Stop a job."""
+    output.print(f"{Api().call('POST', f'jobs/{segment(job)}:stop')['id']} is being stopped")

@@ -1,0 +1,41 @@
+"""The machine that is played, with and without a platform on it."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.local.running import Running
+from tests.cli.played_machine import KEY, RAY_TOKEN, Machine
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MODELUNIT_HOME", str(tmp_path))
+    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "BASE_URL", "API_KEY"):
+        monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    with Machine() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def platform(home: Path, machine: Machine) -> Running:
+    key_file, token_file = home / "admin.key", home / "ray.token"
+    key_file.write_text(f"{KEY}\n")
+    token_file.write_text(RAY_TOKEN)
+    url = f"http://127.0.0.1:{machine.server_port}"
+    found = Running(
+        base_url=url, endpoint_id="ep-0", admin_key_file=str(key_file), dashboard_url=url, ray_address="",
+        ray_token_file=str(token_file), pids=[], run_id="none",
+    )  # fmt: skip
+    (home / "serve.json").write_text(found.model_dump_json())
+    return found
