@@ -7,6 +7,7 @@ import asyncio
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,15 @@ class PlayedCluster:
     def remove(self, endpoint_id: str, revision: str) -> None:
         self._running.pop((endpoint_id, revision), None)
 
+    def wake(self, endpoint_id: str, revision: str) -> None: ...
+
     def rooms(self) -> list[Room]:
         return []
+
+    def read_notes(self, prefix: str) -> dict[str, bytes]:
+        return {}
+
+    def drop_notes(self, keys: Collection[str]) -> None: ...
 
     def submit(self, submission_id: str, entrypoint: str) -> None:
         raise RuntimeError("no jobs here")

@@ -17,7 +17,25 @@ _FIELDS: dict[str, Any] = {
         str | None, typer.Option(help="One of 'modelunit machine-types'; left out, the platform chooses.")
     ],
     "scale.min_units": Annotated[int | None, typer.Option(help="0 lets it sleep while nobody calls.")],
-    "scale.max_units": Annotated[int | None, typer.Option()],
+    "scale.max_units": Annotated[int | None, typer.Option(help="Both in steps of the machine type.")],
+    "scale.tier": Annotated[
+        str | None, typer.Option(help="low, medium or high: a lower one answers faster and scales sooner.")
+    ],
+    "scale.target_concurrency": Annotated[
+        int | None, typer.Option(help="Requests at once for each unit, instead of a tier.")
+    ],
+    "scale.idle_to_zero_s": Annotated[
+        int | None,
+        typer.Option("--idle-to-zero", parser=seconds, metavar="TIME", help="Sleep after so long without a request."),
+    ],
+    "scale.down_after_s": Annotated[
+        int | None,
+        typer.Option("--down-after", parser=seconds, metavar="TIME", help="Fewer units once they were enough so long."),
+    ],
+    "scale.drain_s": Annotated[
+        int | None,
+        typer.Option("--drain", parser=seconds, metavar="TIME", help="What a unit that goes may still finish."),
+    ],
     "limits.qps_per_unit": Annotated[
         float | None, typer.Option(help="Requests a second for each running unit; beyond it callers get 429.")
     ],

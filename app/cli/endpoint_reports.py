@@ -12,7 +12,7 @@ from app.cli.times import Until, ago
 Since = Annotated[str | None, typer.Option(parser=ago, metavar="TIME", help="Such as 2h ago (write 2h), or a moment.")]
 _FIGURES = (
     "minute", "requests", "errors", "refused", "ttft_ms", "tpot_ms", "prompt_tokens", "completion_tokens", "queue",
-    "units", "cpu_pct", "memory_mib", "kv_cache_pct", "accelerator_pct",
+    "units", "unit_s", "cpu_pct", "memory_mib", "kv_cache_pct", "accelerator_pct",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from app.cli.api import Api, Rows, given
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
 from app.cli.endpoint_options import nested, with_field_options
 from app.cli.endpoint_reports import events_command, logs_command, metrics_command, snippet_command
+from app.cli.scaling import scaling_command, tiers_command, wake_command
 from app.cli.terminal import AsJson, Confirm, commands, output, show
 from app.cli.waiting import wait_for_endpoint
 
@@ -122,6 +123,9 @@ endpoints.command("events")(events_command)
 endpoints.command("logs")(logs_command)
 endpoints.command("metrics")(metrics_command)
 endpoints.command("snippet")(snippet_command)
+endpoints.command("scaling")(scaling_command)
+endpoints.command("tiers")(tiers_command)
+endpoints.command("wake")(wake_command)
 
 
 def show_endpoints(rows: Rows, as_json: bool) -> None:

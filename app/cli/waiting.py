@@ -23,9 +23,12 @@ _JOB_ENDED = ("completed", "failed", "stopped")
 
 
 def wait_for_endpoint(
-    api: Api, endpoint_id: str, clock: Callable[[], float] = time.monotonic
+    api: Api, endpoint_id: str, clock: Callable[[], float] = time.monotonic, *, awake: bool = False
 ) -> tuple[dict[str, Any], bool]:
-    """The endpoint once its wish is carried out, or cannot be, and which of the two. Raises StartFailed."""
+    """The endpoint once its wish is carried out, or cannot be, and which of the two. Raises StartFailed.
+
+    `awake`: it is waited until a unit runs, whatever else is on its way; else one that sleeps serves as well.
+    """
     started = seen_at = clock()
     failing_since: float | None = None
     told = ""
@@ -45,7 +48,8 @@ def wait_for_endpoint(
                 told = without_counts(line)
                 errors.print(f"[{now - started:5.1f} s] {line}")
             if endpoint is not None:
-                if endpoint["state"] in _SERVES and endpoint["observed_generation"] == endpoint["generation"]:
+                done = endpoint["state"] in _SERVES and endpoint["observed_generation"] == endpoint["generation"]
+                if endpoint["units"]["running"] if awake else done:
                     return endpoint, True
                 if failing_since is not None and now - failing_since >= FAILED_FOR_S:
                     return endpoint, False

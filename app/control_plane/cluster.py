@@ -1,6 +1,8 @@
 """The only caller of Serve's deploy and status and of Ray Jobs: wishes in, what Ray says of them out."""
 
+import asyncio
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -13,7 +15,7 @@ from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.core.generated.autoscaler_pb2 import NodeStatus
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.job_submission import JobStatus, JobSubmissionClient
-from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX
+from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX, DeploymentStatusTrigger
 from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ReplicaState
@@ -40,7 +42,13 @@ _RUN_STATUS: dict[str, RunStatus] = {
     JobStatus.FAILED: "failed",
 }
 _COMING = (ReplicaState.STARTING, ReplicaState.UPDATING, ReplicaState.RECOVERING)
+_CANNOT_START = DeploymentStatusTrigger.REPLICA_STARTUP_FAILED
 _REASON_LIMIT = 1000
+NOTES_NAMESPACE = b"modelunit"
+NOTES_LIMIT = 500
+NOTES_TIMEOUT_S = 5.0
+WAKE_TIMEOUT_S = 600.0
+"""How long a call waits for a unit that nobody else has asked for."""
 JOB_CPUS = 0.1
 """For placement only: validating and copying wait for disks and networks most of the time."""
 _SLOW_START = "have taken more than"
@@ -51,6 +59,12 @@ log = logging.getLogger("ray.serve")
 
 class Cluster:
     """Ray Serve, from inside the control plane's replica. Every method blocks: call it from a thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        """`loop`: the replica's, on which alone its handles can be called."""
+        self._loop = loop
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        """Application -> the call that waits for a unit of it."""
 
     def observe(self) -> list[Seen]:
         """Every unit application there is.
@@ -66,7 +80,7 @@ class Cluster:
                 continue
             deployments = app["deployments"].values()
             replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
-            texts = [app["message"], *(deployment["message"] for deployment in deployments)]
+            texts = [*(deployment["message"] for deployment in deployments), app["message"]]
             unplaced = next((d for d in deployments if _unplaced(d["replicas"], ReplicaState.STARTING)), None)
             if app["status"] == ApplicationStatus.DELETING:
                 leaving.append(f"{REPLICA_ID_FULL_ID_STR_PREFIX}{name}#")
@@ -80,6 +94,8 @@ class Cluster:
                     phase=_shortage(unplaced["required_resources"]) if unplaced else "",
                     starting_units=sum(replica["state"] in _COMING for replica in replicas),
                     target_units=sum(d["target_num_replicas"] for d in deployments) if deployments else None,
+                    starting_since=min((r["start_time_s"] for r in replicas if r["state"] in _COMING), default=None),
+                    cannot_start=any(d["status_trigger"] == _CANNOT_START for d in deployments),
                 )
             )
         if leaving:
@@ -99,6 +115,10 @@ class Cluster:
     def remove(self, endpoint_id: str, revision: str) -> None:
         """Begin to drain and delete the application; returns at once."""
         serve.delete(application_name(endpoint_id, revision), _blocking=False)
+
+    def wake(self, endpoint_id: str, revision: str) -> None:
+        """Have a call wait for a unit of the application, unless one waits already; returns at once."""
+        self._loop.call_soon_threadsafe(self._keep_waking, application_name(endpoint_id, revision))
 
     def submit(self, submission_id: str, entrypoint: str) -> None:
         """Start a job's process; one that Ray knows by this ID already is taken for it."""
@@ -129,10 +149,42 @@ class Cluster:
         """Ask a job's process to end; it is killed a few seconds later."""
         self._jobs.stop_job(submission_id)
 
+    def read_notes(self, prefix: str) -> dict[str, bytes]:
+        """What processes of ours left in Ray's key-value store under keys that begin so, the first NOTES_LIMIT."""
+        store = internal_kv_get_gcs_client()
+        keys = sorted(store.internal_kv_keys(prefix.encode(), NOTES_NAMESPACE, NOTES_TIMEOUT_S))[:NOTES_LIMIT]
+        if not keys:
+            return {}
+        found = store.internal_kv_multi_get(keys, NOTES_NAMESPACE, NOTES_TIMEOUT_S)
+        return {key.decode(errors="replace"): value for key, value in found.items()}
+
+    def drop_notes(self, keys: Collection[str]) -> None:
+        """They are not needed any more."""
+        store = internal_kv_get_gcs_client()
+        for key in keys:
+            store.internal_kv_del(key.encode(), False, NOTES_NAMESPACE, NOTES_TIMEOUT_S)
+
+    def _keep_waking(self, application: str) -> None:
+        if application not in self._waking:
+            self._waking[application] = self._loop.create_task(_wake(application))
+            self._waking[application].add_done_callback(lambda _: self._waking.pop(application))
+
     @cached_property
     def _jobs(self) -> JobSubmissionClient:
         # What ray.init() would print is not known to a replica; the dashboard itself has written it down.
         return JobSubmissionClient(f"http://{get_webui_url_from_internal_kv()}")
+
+
+async def _wake(application: str) -> None:
+    response = None
+    try:
+        response = serve.get_deployment_handle("unit", application, _check_exists=False).wake.remote()
+        async with asyncio.timeout(WAKE_TIMEOUT_S):
+            await response
+    except Exception as error:  # whatever Serve raises: the endpoint's own state tells what is wrong with it
+        log.warning("%s was not woken (%s)", application, type(error).__name__)
+        if response is not None:
+            response.cancel()
 
 
 def _unplaced(replicas: list[dict[str, Any]], state: ReplicaState) -> list[dict[str, Any]]:

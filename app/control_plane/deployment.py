@@ -25,6 +25,7 @@ from app.control_plane.api import (
     members,
     metrics,
     models,
+    scaling,
     snippets,
     vertex,
     workspaces,
@@ -52,8 +53,8 @@ def _routes() -> tuple[BaseRoute, ...]:
     """Made once a process: FastAPI takes a tenth of a second to read what all of them take and give."""
     every = APIRouter(responses=REFUSED)
     for module in (
-        events, endpoints, metrics, logs, snippets, models, jobs, catalog, workspaces, members, api_keys, audit,
-        machine_types, vertex,
+        events, endpoints, metrics, scaling, logs, snippets, models, jobs, catalog, workspaces, members, api_keys,
+        audit, machine_types, vertex,
     ):  # fmt: skip
         every.include_router(module.router)
     return tuple(every.routes)
@@ -91,7 +92,7 @@ class ControlPlane:
     async def __init__(self, args: str):  # type: ignore[misc]  # Serve awaits it
         keep_grpc_on_loopback()
         parsed = ControlPlaneArgs.model_validate_json(args)
-        self._platform = Platform(Settings.from_environ(), Cluster(), parsed)
+        self._platform = Platform(Settings.from_environ(), Cluster(asyncio.get_running_loop()), parsed)
         self._waiting = ThreadPoolExecutor(MAX_ROUTERS, "routers")  # Ray gives a replica without CPUs five threads
         await asyncio.to_thread(self._platform.open)
 
@@ -105,10 +106,13 @@ class ControlPlane:
 
     async def unit_phase(self, endpoint_id: str, revision: str, unit: str, phase: str) -> None:
         """For units: what one that starts does now, as part of a sentence, such as "checking weights"."""
-        self._platform.phases.hear(endpoint_id, revision, unit, phase)
+        if self._platform.phases.hear(endpoint_id, revision, unit, phase):
+            self._platform.endpoint_loop.nudge()
 
     async def unit_report(self, endpoint_id: str, revision: str, unit: str, report: str) -> None:
-        """For units: a UnitReport as JSON, every few seconds."""
+        """For units: a UnitReport as JSON, every few seconds from when its engine runs."""
+        if self._platform.phases.started(endpoint_id, revision, unit):
+            self._platform.endpoint_loop.nudge()
         await asyncio.to_thread(self._platform.figures.unit_report, endpoint_id, revision, unit, report)
 
     async def router_report(self, router: str, report: str) -> None:

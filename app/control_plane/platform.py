@@ -30,9 +30,13 @@ from app.control_plane.services.members import Members
 from app.control_plane.services.models import Models
 from app.control_plane.services.preparation import Preparation
 from app.control_plane.services.routing_table import RoutingTables
+from app.control_plane.services.scaling_journal import NotesPort, ScalingJournal
+from app.control_plane.services.tiers import Tiers
 from app.control_plane.services.tombstones import Tombstones
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
+from app.control_plane.services.unit_starts import UnitStarts
+from app.control_plane.services.wakes import WakePort, Wakes
 from app.control_plane.services.workspaces import Workspaces
 from app.control_plane.stop_rules import StopRules
 from app.core.stop_rules import IdleRule
@@ -59,7 +63,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class RayPort(ClusterPort, JobPort, LogPort, Protocol):
+class RayPort(ClusterPort, JobPort, LogPort, NotesPort, WakePort, Protocol):
     """All that the control plane needs of Ray."""
 
     def rooms(self) -> Sequence[Room]: ...
@@ -96,7 +100,8 @@ class Platform:
         self.preparation = Preparation(
             self.registry, store, self.models, self.jobs, self.machines, lock, self.job_loop.nudge
         )
-        self.tables = RoutingTables(self.registry, store)
+        self.starts = UnitStarts(self.registry, clock, now)
+        self.tables = RoutingTables(self.registry, store, starts=self.starts)
         self.phases = UnitPhases(clock)
         self.units = UnitSpecs(self.models, self.machines, args.simulations)
         self.reconciler = Reconciler(
@@ -105,6 +110,7 @@ class Platform:
             self.units,
             self.tables,
             self.phases,
+            self.starts,
             cluster,
             lock,
             routers_timeout_s,
@@ -135,6 +141,7 @@ class Platform:
         self.endpoints = Endpoints(
             self.registry, self.models, self.wishes, self.units, lock, self.endpoint_loop.nudge, now
         )
+        self.wakes = Wakes(self.endpoints, cluster, self.endpoint_loop.nudge)
         self.declarations = Declarations(self.registry, self.wishes, lock, self.endpoint_loop.nudge)
         self.deploys = Deploys(settings, self.catalog, self.machines, self.models, self.endpoints)
         kept = timedelta(days=args.tombstones_kept_days)
@@ -142,6 +149,8 @@ class Platform:
         idle = IdleRule(timedelta(days=args.idle_delete_days))
         self.stop_rules = StopRules(self.registry, self.wishes, self.tombstones, lock, idle, now)
         self.figures = Figures(self.registry, lock, self.keys.used, now)
+        self.scaling_journal = ScalingJournal(self.registry, cluster, lock, clock)
+        self.tiers = Tiers(self.models, self.machines)
         self.logs = LogStore(store, now)
         self.retention = Retention(
             [*retained_records(self.registry, args.events_kept_days), retained_logs(self.logs)], now
@@ -156,10 +165,11 @@ class Platform:
         self.keys.ensure_admin(self.settings)
         self.models.adopt()
         self.tables.load(turn)
+        self.starts.load()
         self.figures.load()
         self.declarations.declare(self.args.endpoints)
         self.reconciler.step()  # so that nobody reads states from before this start
-        self.endpoint_loop.start(self._in_turn(self.reconciler.step))
+        self.endpoint_loop.start(self._in_turn(self._reconcile))
         self.job_loop.start(self._in_turn(self.job_runner.step))
         self.retention_loop.start(self._in_turn(self._hourly))
         self.stop_rules_loop.start(self._in_turn(self.stop_rules.step))
@@ -176,6 +186,10 @@ class Platform:
             loop.stop()
         self.figures.close()
         self.registry.close()
+
+    def _reconcile(self) -> bool:
+        self.scaling_journal.collect()
+        return self.reconciler.step()
 
     def _hourly(self) -> bool:
         self.tables.save()

@@ -14,6 +14,7 @@ from app.control_plane.services.models import Models
 from app.control_plane.services.routing_table import RoutingTables
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
+from app.control_plane.services.unit_starts import UnitStarts
 from app.core.lifecycle import Deploy, Plan, Remove, Seen, Verdict, plan
 from app.core.records import Endpoint
 from app.core.waiting import without_counts
@@ -47,6 +48,7 @@ class Reconciler:
         units: UnitSpecs,
         tables: RoutingTables,
         phases: UnitPhases,
+        starts: UnitStarts,
         cluster: ClusterPort,
         lock: threading.RLock,
         routers_timeout_s: float,
@@ -60,6 +62,7 @@ class Reconciler:
         self._units = units
         self._tables = tables
         self._phases = phases
+        self._starts = starts
         self._cluster = cluster
         self._lock = lock
         self._routers_timeout_s = routers_timeout_s
@@ -83,6 +86,7 @@ class Reconciler:
             replace(app, phase=phases.get((app.endpoint_id, app.revision), app.phase))
             for app in self._cluster.observe()
         ]
+        self._starts.observe(seen, endpoints)
         if self._retry_failed(seen):
             self._adopt()  # its weights may be others by now
         refused = self._refusals.current(endpoints)
@@ -171,13 +175,12 @@ class Reconciler:
         return retried
 
     def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec, first: bool) -> None:
-        scale = endpoint.spec.scale
         application = build(
             spec,
             version=revision,
             placement=self._units.placement(endpoint, spec),
-            min_units=scale.min_units,
-            max_units=scale.max_units,
+            rules=self._units.rules(endpoint, spec),
+            drain_s=endpoint.spec.scale.drain_s,
             first=first,
         )
         self._cluster.deploy(endpoint.id, revision, application)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.control_plane.services.logs import LogStore
-from app.core.records import AuditEntry, EndpointMinute, Event, Record, Replay
+from app.core.records import AuditEntry, EndpointMinute, Event, Record, Replay, ScalingDecision
 from app.store.database import Registry
 
 AUDIT_KEPT = timedelta(days=400)
 """The database itself refuses to let younger entries go."""
 MINUTES_KEPT = timedelta(hours=24)
 REPLAYS_KEPT = timedelta(hours=24)
+DECISIONS_KEPT = timedelta(days=30)
 LOGS_KEPT = timedelta(days=30)
 BATCH = 10_000
 """Records that go in one transaction; other writers wait no longer than that."""
@@ -40,6 +41,7 @@ def retained_records(registry: Registry, events_kept_days: int) -> list[Kept]:
         kept(Event, timedelta(days=events_kept_days)),
         kept(EndpointMinute, MINUTES_KEPT),
         kept(Replay, REPLAYS_KEPT),
+        kept(ScalingDecision, DECISIONS_KEPT),
         kept(AuditEntry, AUDIT_KEPT),
     ]
 

@@ -3,11 +3,13 @@
 PlatformError
 ├── BadRequest 400            ├── TooLarge 413
 │   └── InvalidField 400      ├── TooManyRequests 429
-├── Unauthorized 401          │   └── QpsExceeded 429
-├── Forbidden 403             ├── InternalError 500
-├── NotFound 404              ├── Unavailable 503
-└── Conflict 409              │   ├── UnitLost 503
-    └── NotReady 409          │   └── Superseded 503
+├── Unauthorized 401          │   ├── QpsExceeded 429
+├── Forbidden 403             │   └── QueueFull 429
+├── NotFound 404              ├── InternalError 500
+└── Conflict 409              ├── Unavailable 503
+    └── NotReady 409          │   ├── Asleep 503
+                              │   ├── UnitLost 503
+                              │   └── Superseded 503
                               └── DeadlineExceeded 504
 """
 
@@ -96,6 +98,16 @@ class QpsExceeded(TooManyRequests):
         self.retry_after_s = retry_after_s
 
 
+class QueueFull(TooManyRequests):
+    """As many requests of an endpoint wait as may."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 5):
+        super().__init__(message, param, code)
+        self.retry_after_s = retry_after_s
+
+
 class InternalError(PlatformError):
     pass
 
@@ -103,6 +115,16 @@ class InternalError(PlatformError):
 class Unavailable(PlatformError):
     status, type, code = 503, "unavailable_error", "unavailable"
     retry_after_s = 5
+
+
+class Asleep(Unavailable):
+    """No unit of the endpoint runs, and the caller does not want to wait for one."""
+
+    code = "asleep"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 30):
+        super().__init__(message, param, code)
+        self.retry_after_s = retry_after_s
 
 
 class UnitLost(Unavailable):

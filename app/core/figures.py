@@ -15,6 +15,8 @@ _SUMMED = ("queue", "running", "cpu_pct", "memory_bytes")
 _AVERAGED = ("kv_cache_pct", "accelerator_pct")
 GAUGES = (*_SUMMED, *_AVERAGED)
 UNITS = "units"
+UNIT_S = "unit_s"
+"""Counted as units tell it: time in which a unit was ready, so none while an endpoint sleeps."""
 SAMPLES = "samples"
 """Of gauges that a minute has had; two halves of a minute are weighed by them."""
 
@@ -34,6 +36,7 @@ def unit_counters(report: UnitReport) -> dict[str, float]:
     """What a unit has counted. Times to first tokens are the routers' to tell, as callers see them."""
     engine = report.engine
     return {
+        UNIT_S: report.up_s,
         "prompt_tokens": engine.prompt_tokens,
         "completion_tokens": engine.completion_tokens,
         "tpot_ms_sum": engine.tpot_ms_sum,
@@ -131,6 +134,7 @@ def resource_figures(figures: Mapping[str, float]) -> dict[str, float | None]:
     """What an endpoint's units used in a minute; None where nobody told."""
     memory = figures.get("memory_bytes")
     return {
+        "unit_s": round(figures.get(UNIT_S, 0.0), 1),
         "cpu_pct": _rounded(figures, "cpu_pct"),
         "memory_bytes": None if memory is None else int(memory),
         "accelerator_pct": _rounded(figures, "accelerator_pct"),

@@ -26,6 +26,10 @@ class Seen:
     starting_units: int = 0
     target_units: int | None = None
     """How many units there are to be now; None when nobody knows."""
+    starting_since: float | None = None
+    """Unix time at which the first of those that start was begun."""
+    cannot_start: bool = False
+    """Serve has tried, and `reason` says why; it goes on trying as long as one is to run."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,11 @@ def _judge(
         return Verdict("alarm", new.reason or "a unit could not start", revision, new.running_units, done=False)
     if new.status == "failed":
         return Verdict("abnormal", new.reason or "the unit could not start", None, 0, done=False)
+    if new.status == "unhealthy" and new.cannot_start:
+        # Whoever waits is told so, and nobody waits any more until a unit runs.
+        serving = revision if new.running_units else None
+        reason = new.reason or "a unit could not start"
+        return Verdict("alarm" if serving else "abnormal", reason, serving, new.running_units, done=False)
     if new.status == "unhealthy":
         # It keeps its traffic: requests wait in the handle for the unit that replaces the lost one.
         reason = f"a unit was lost; another is {new.phase or 'starting'}"

@@ -1,13 +1,14 @@
 """The records of the registry. Frozen: a record changes by being replaced, and only the control plane writes."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.findings import Facts, Finding
 from app.core.model_specs import ModelSpec
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
+from app.core.wakes import Stage
 
 DEFAULT_WORKSPACE = "default"
 
@@ -21,6 +22,7 @@ JobType = Literal["upload", "finetune", "quantize", "validate", "benchmark"]
 """`upload` is the copying that every new model begins with; nobody asks for it by itself."""
 Role = Literal["admin", "developer", "inference"]
 ManagedBy = Literal["api", "serve_config"]
+Units = Annotated[int, Field(ge=0, le=1 << 20)]
 
 
 class Record(BaseModel):
@@ -181,6 +183,33 @@ class EndpointMinute(Record):
 
     endpoint_id: str
     figures: dict[str, float] = {}
+
+
+class UnitStart(Record):
+    """How long the first unit of an endpoint took to start, in seconds by stage."""
+
+    endpoint_id: str
+    machine_type: str
+    phases: dict[Stage, float] = {}
+
+
+class ScalingDecision(Record):
+    """A change of how many units an endpoint is to have, with all that it followed from; `created_at` is when.
+
+    `signals`, `rules` and `timers` are what app/core/scaling.py was asked with, `timers` as they were before.
+    """
+
+    endpoint_id: str
+    revision: str
+    signals: dict[str, int | float | None] = {}
+    rules: dict[str, int | float | None] = {}
+    timers: dict[str, int | float | None] = {}
+    rule: str
+    """What called for the change."""
+    bound: str = ""
+    """What held it back; empty: nothing did."""
+    from_units: Units
+    to_units: Units
 
 
 class Counted(Record):

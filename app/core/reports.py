@@ -88,6 +88,8 @@ class UnitReport(_Report):
 
     started_at: Moment
     engine: EngineStats
+    up_s: Sum = 0.0
+    """How long the unit has been ready to answer, by its own clock."""
     cpu_pct: Sum | None = None
     """CPU time of the unit's processes since the report before, in percent of one core; None in the first report."""
     memory_bytes: Count | None = None

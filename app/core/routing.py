@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from app.core.errors import NotFound, Unavailable
 from app.core.keys import not_valid
 from app.core.records import EndpointState, Role
+from app.core.wakes import WakeEstimate, come_back_after_s
 
 
 class _Frozen(BaseModel):
@@ -37,6 +38,16 @@ class Route(_Frozen):
     """Networks (CIDR) of the clients that may call it; none: from everywhere."""
     qps: float | None = None
     """Requests a second that it takes from all routers together; None: no such limit."""
+    running_units: int = 1
+    """None: a request wakes it, or waits for the unit that replaces a lost one."""
+    phase: str = ""
+    """What the unit does that starts while none runs."""
+    wake: WakeEstimate | None = None
+    """How long it takes to start a unit; None: nobody knows."""
+    concurrency: int = 0
+    """Requests that the running units work on at once."""
+    max_waiting: int | None = None
+    """Further ones that wait for them, at all routers together; None: any number."""
 
     def choose(self, draw: float) -> Target:
         """The target that takes this request; `draw` is uniform in [0, 1). Only while there is one."""
@@ -50,7 +61,20 @@ class Route(_Frozen):
     def require_target(self) -> None:
         """Raises Unavailable while no revision serves."""
         if not self.targets:
-            raise Unavailable(f"Endpoint {self.endpoint_id} is {self.state}: {self.reason or 'no unit is ready'}.")
+            error = Unavailable(f"Endpoint {self.endpoint_id} is {self.state}: {self.reason or 'no unit is ready'}.")
+            if self.state == "scheduling" and self.wake and (left_s := self.wake.left_s(self.phase)) is not None:
+                error.retry_after_s = come_back_after_s(left_s)
+            raise error
+
+    def leads_to(self, application: str) -> bool:
+        """Whether this application takes requests."""
+        return any(target.application == application for target in self.targets)
+
+    def room(self, routers: int) -> int | None:
+        """Requests that each of so many routers may have under way at once; None: any number."""
+        if self.max_waiting is None:
+            return None
+        return -(-(self.concurrency + self.max_waiting) // max(1, routers))
 
 
 class Grant(_Frozen):

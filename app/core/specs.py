@@ -12,6 +12,14 @@ Precision = Literal["BF16", "W8A8_FP8", "SmoothQuant-W8A8", "AWQ-W4A16", "W4A8"]
 
 DEFAULT_MACHINE_TYPE = "cpu-small"
 
+TierName = Literal["low", "medium", "high"]
+"""How much a unit takes on at once: a lower tier answers faster and calls for more units sooner."""
+
+MOST_UNITS = 64
+"""Of one endpoint."""
+IDLE_TO_ZERO_S = 300
+"""After so long without a request an endpoint may sleep that says nothing else."""
+
 
 class Spec(BaseModel):
     """Strict about types and unknown fields, and frozen: a spec changes by being replaced."""
@@ -31,16 +39,35 @@ class EngineSpec(Spec):
 
 
 class ScaleSpec(Spec):
-    """The range in which units come and go; 0 lets the endpoint sleep while nobody calls."""
+    """When units come and go, and between which bounds. Both are multiples of the machine type's step, which is
+    checked where that is known; 0 lets the endpoint sleep while nobody calls.
+    """
 
-    min_units: Annotated[int, Field(ge=0, le=64)] = 1
-    max_units: Annotated[int, Field(ge=1, le=64)] = 1
+    min_units: Annotated[int, Field(ge=0, le=MOST_UNITS)] = 1
+    max_units: Annotated[int, Field(ge=1, le=MOST_UNITS)] = 1
+    tier: TierName | None = None
+    """How many requests a unit works on at once before more units come; None: high, as many as the engine takes."""
+    target_concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The same as a number, instead of a tier."""
+    idle_to_zero_s: Annotated[int, Field(ge=10, le=30 * 86_400)] | None = None
+    """Sleep after so long without a request; only with min_units 0, where None means IDLE_TO_ZERO_S."""
+    down_after_s: Annotated[int, Field(ge=1, le=86_400)] = 60
+    """Fewer units only once fewer have been enough for so long."""
+    drain_s: Annotated[int, Field(ge=1, le=3600)] = 600
+    """How long a unit that is told to go may finish what it has begun."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> "ScaleSpec":
+    def _sound(self) -> "ScaleSpec":
         if self.min_units > self.max_units:
             raise ValueError(f"min_units ({self.min_units}) is above max_units ({self.max_units})")
+        if self.idle_to_zero_s is not None and self.min_units:
+            raise ValueError(f"idle_to_zero_s needs min_units 0, and min_units is {self.min_units}")
         return self
+
+    @property
+    def sleeps_after_s(self) -> int | None:
+        """After so long without a request no unit runs; None: it never sleeps."""
+        return (self.idle_to_zero_s or IDLE_TO_ZERO_S) if self.min_units == 0 else None
 
 
 class LimitsSpec(Spec):
@@ -48,6 +75,8 @@ class LimitsSpec(Spec):
 
     qps_per_unit: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests a second for each running unit (S3, table 8-1); None: no such limit."""
+    max_queued: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests that may wait while units work on others or start; None: four times what its units work on at once."""
 
 
 class EndpointSpec(Spec):

@@ -12,14 +12,16 @@ from app.core.routing import Grant, Route, RoutingTable
 from app.router.clients import client_of
 from app.router.figures import Figures
 from app.router.limits import Limits
+from app.router.queues import Queues
 from app.web import header
 
 
 class Admission:
     """Decides by one routing table at a time, and asks nobody."""
 
-    def __init__(self, figures: Figures, limits: Limits, trusted_proxies: Sequence[str]):
+    def __init__(self, figures: Figures, queues: Queues, limits: Limits, trusted_proxies: Sequence[str]):
         self._figures = figures
+        self._queues = queues
         self._limits = limits
         self._trusted_proxies = trusted_proxies
 
@@ -30,14 +32,16 @@ class Admission:
         self._figures.key_used(key_hash)
         return grant
 
-    def admit(self, scope: Scope, route: Route, table: RoutingTable) -> None:
+    def admit(self, scope: Scope, route: Route, table: RoutingTable, body_bytes: int) -> None:
         """Let a request to this endpoint through.
 
-        Raises Forbidden from outside its networks, Unavailable while it has no unit, QpsExceeded above its limit.
+        Raises Forbidden from outside its networks, Unavailable while it has no revision to call, QueueFull where too
+        many wait, QpsExceeded above its limit.
         """
         if route.allowed_networks and not contains(route.allowed_networks, client_of(scope, self._trusted_proxies)):
             raise Forbidden(
                 f"Endpoint {route.endpoint_id} does not take requests from your network.", code="network_not_allowed"
             )
         route.require_target()
+        self._queues.admit(route, table, body_bytes)
         self._limits.admit(route, table)

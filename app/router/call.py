@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
-from app.core.errors import InternalError, PlatformError, Unavailable, UnitGone, UnitLost
+from app.core.errors import InternalError, PlatformError, QueueFull, Unavailable, UnitGone, UnitLost
+from app.router.hold import Hold
 from app.router.stream import Stream, TokenListener
 
 END_GRACE_S = 10.0
@@ -47,25 +48,28 @@ class Call:
         self._watch: asyncio.Task[None] | None = None
         self._first = b""
 
-    async def start(self, handle: Callable[[], Any], request_id: str, body: bytes, *, streamed: bool) -> None:
-        """Wait for the first bytes of the answer; one that is not streamed comes whole.
+    async def start(self, hold: Hold, request_id: str, body: bytes) -> None:
+        """Wait for the first bytes of the answer, as long as `hold` does; one that is not streamed comes whole.
 
         A unit that is lost before it sent anything costs one more attempt on another, never more, since it may be the
         request that ends units. One that was gone already costs nothing but a pause, until Serve has noticed it too.
         Raises PlatformError: what the engine refused, a deadline, no unit.
         """
-        deadlines = self._deadlines
-        limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
         lost = 0
         for _ in range(MAX_TRIES):
-            self._stream = self._listener.open()
+            self._stream = stream = self._listener.open()
             self._watch = None
-            response = handle().chat.remote(self._stream.token, self._listener.address, request_id, body)
-            self._watch = asyncio.create_task(_report_loss(response, self._stream))
-            _watches.add(self._watch)
-            self._watch.add_done_callback(_watches.discard)
             try:
-                self._first = await self._stream.read(*limit)
+                hold.begin()
+                while hold.target is None:
+                    await hold.wait(stream)
+                response = hold.handle().chat.remote(stream.token, self._listener.address, request_id, body)
+                self._watch = asyncio.create_task(_report_loss(response, stream))
+                _watches.add(self._watch)
+                self._watch.add_done_callback(_watches.discard)
+                while not await hold.wait(stream):
+                    pass
+                self._first = await stream.read(END_GRACE_S, "the first token")  # it is there
                 return
             except UnitLost as error:
                 self.close()
@@ -117,7 +121,7 @@ async def _report_loss(response: Any, stream: Stream) -> None:
         kind = UnitGone if loop.time() - sent_at < GONE_WITHIN_S else UnitLost
         stream.fail(kind("The model unit stopped working before the answer was complete."))
     except BackPressureError:
-        stream.fail(Unavailable("Every unit of this endpoint is busy and its queue is full."))
+        stream.fail(QueueFull("Every unit of this endpoint is busy and its queue is full."))
     except DeploymentUnavailableError:
         stream.fail(Unavailable("This endpoint has no unit that can start."))
     except Exception:

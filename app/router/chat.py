@@ -1,24 +1,26 @@
 """Chat completions: bytes of the body in, bytes of the engine's answer out. The same for every surface."""
 
 import asyncio
-import random
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest, check_chat
 from app.core.errors import InvalidField, NotFound, PlatformError
-from app.core.routing import Grant, Route, RoutingTable, Target
+from app.core.routing import Grant, Route, RoutingTable
 from app.router.admission import Admission
 from app.router.call import Call, Deadlines
 from app.router.directory import Directory
 from app.router.figures import CountedRequest, Figures
+from app.router.hold import Hold, wish_in
+from app.router.queues import Queues
+from app.router.reply import EVENT_STREAM, Reply
 from app.router.stream import TokenListener
+from app.router.waking import Waking
 from app.web import error_event, read_body, request_id
 
 ENDPOINT = "endpoint"
 """The parameter of a path that names the endpoint; where there is none, the body's `model` does."""
-STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class ChatCompletions:
@@ -29,6 +31,8 @@ class ChatCompletions:
         directory: Directory,
         listener: TokenListener,
         admission: Admission,
+        queues: Queues,
+        waking: Waking,
         figures: Figures,
         deadlines: Deadlines,
         body_limit_bytes: int,
@@ -36,6 +40,8 @@ class ChatCompletions:
         self._directory = directory
         self._listener = listener
         self._admission = admission
+        self._queues = queues
+        self._waking = waking
         self._figures = figures
         self._deadlines = deadlines
         self._body_limit_bytes = body_limit_bytes
@@ -47,10 +53,15 @@ class ChatCompletions:
             body = await read_body(scope, receive, self._body_limit_bytes)
             request, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
-            self._admission.admit(scope, route, table)
-            target = route.choose(random.random())
-            call = Call(self._listener, self._deadlines)
-            answer = asyncio.ensure_future(self._answer(call, target, body, bool(request.stream), counted, scope, send))
+            wish = wish_in(scope)
+            self._admission.admit(scope, route, table, len(body))
+            deadlines, streamed = self._deadlines, bool(request.stream)
+            limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
+            reply = Reply(send, deadlines.between_tokens_s)
+            hold = Hold(self._waking, route, wish, *limit)
+            hold.beat = partial(_beat, reply, hold) if streamed else None
+            self._queues.bodies_bytes += len(body)
+            answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
             leaving = asyncio.ensure_future(_left(receive))
             try:
                 await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -59,44 +70,38 @@ class ChatCompletions:
             finally:
                 leaving.cancel()
                 answer.cancel()
+                self._queues.bodies_bytes -= len(body)
 
     async def _answer(
-        self,
-        call: Call,
-        target: Target,
-        body: bytes,
-        stream: bool,
-        counted: CountedRequest,
-        scope: Scope,
-        send: Send,
+        self, hold: Hold, body: bytes, streamed: bool, counted: CountedRequest, reply: Reply, request_id: str
     ) -> None:
+        call = Call(self._listener, self._deadlines)
         try:
-            handle = partial(self._directory.handle, target.application)
-            await call.start(handle, request_id(scope), body, streamed=stream)
-            headers = [
-                (b"content-type", call.content_type.encode()),
-                (b"x-modelunit-revision", target.revision.encode()),
-            ]
-            if not stream:
+            with hold:
+                await call.start(hold, request_id, body)
+            if not streamed:
                 whole = b"".join([part async for part in call.parts()])
-                headers.append((b"content-length", str(len(whole)).encode()))
                 counted.answered(call.status, streamed=False)
-                await send({"type": "http.response.start", "status": call.status, "headers": headers})
-                await send({"type": "http.response.body", "body": whole})
+                await reply.whole(call.status, call.content_type, hold.revision, whole)
                 return
             counted.answered(call.status, streamed=True)
-            await send({"type": "http.response.start", "status": call.status, "headers": headers + STREAM_HEADERS})
-            try:
-                async for part in call.parts():
-                    async with asyncio.timeout(self._deadlines.between_tokens_s):
-                        await send({"type": "http.response.body", "body": part, "more_body": True})
-                tail = b""
-            except PlatformError as error:
-                counted.broke_off(error)
-                tail = error_event(error)
-            await send({"type": "http.response.body", "body": tail})
+            await reply.begin(call.status, call.content_type, hold.revision)
+            async for part in call.parts():
+                await reply.part(part)
+            await reply.end()
+        except PlatformError as error:
+            if not reply.begun:
+                raise
+            counted.broke_off(error)
+            await reply.end(error_event(error))
         finally:
             call.close()
+
+
+async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
+    """Send a comment to a caller who waits for a stream; the status is settled with it."""
+    await reply.begin(200, EVENT_STREAM, hold.revision)
+    await reply.part(comment)
 
 
 def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[ChatRequest, Route]:

@@ -35,9 +35,11 @@ from app.router.limits import Limits
 from app.router.metrics_page import MetricsPage, MetricsSource
 from app.router.openapi import DESCRIPTION
 from app.router.platform_proxy import PlatformProxy
+from app.router.queues import Queues
 from app.router.reporter import Reporter
 from app.router.stream import TokenListener
 from app.router.surfaces import ark, openai, vertex
+from app.router.waking import Waking
 from app.settings import Settings
 from app.store.objects import open_store
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary
@@ -74,8 +76,10 @@ def asgi(
 ) -> ASGIApp:
     """The router's HTTP surface over its parts; `others` knows the figures of all other routers and units."""
     deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s, args.answer_timeout_s)
-    admission = Admission(figures, limits, args.trusted_proxies)
-    chat = ChatCompletions(directory, listener, admission, figures, deadlines, args.body_limit_bytes)
+    queues = Queues(figures)
+    admission = Admission(figures, queues, limits, args.trusted_proxies)
+    waking = Waking(directory)
+    chat = ChatCompletions(directory, listener, admission, queues, waking, figures, deadlines, args.body_limit_bytes)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
     platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
 

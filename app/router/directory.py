@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -17,6 +18,10 @@ POLL_WAIT_S = 20.0
 RETRY_S = 0.2
 
 log = logging.getLogger("ray.serve")
+
+
+TableListener = Callable[[RoutingTable, RoutingTable], None]
+"""Hears of the table before and the one after it."""
 
 
 class TableSource(Protocol):
@@ -35,6 +40,7 @@ class Directory:
         self._source = source
         self._heard_at: float | None = None
         self._handles: dict[str, Any] = {}
+        self._listeners: list[TableListener] = []
         self.table = RoutingTable()
 
     @property
@@ -69,10 +75,16 @@ class Directory:
                 log.warning("the control plane does not answer (%s); serving on", type(error).__name__)
                 await asyncio.sleep(RETRY_S)
 
+    def on_change(self, listener: TableListener) -> None:
+        """Tell `listener` of each new table."""
+        self._listeners.append(listener)
+
     def _take(self, data: bytes) -> None:
-        self.table = RoutingTable.model_validate_json(data)
+        before, self.table = self.table, RoutingTable.model_validate_json(data)
         live = {target.application for route in self.table.routes.values() for target in route.targets}
         self._handles = {name: handle for name, handle in self._handles.items() if name in live}
+        for listener in self._listeners:
+            listener(before, self.table)
 
     def handle(self, application: str) -> Any:
         """The Serve handle of a revision's units, made once."""

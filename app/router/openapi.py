@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest
+from app.core.wakes import DEFAULT_WISH, LONGEST_WAIT_S, TIMEOUT_HEADER, WAKE_HEADER
 
 _SCHEMA, _ADDRESSED = (
     form.model_json_schema(ref_template="#/components/schemas/{model}") for form in (ChatRequest, AddressedChatRequest)
@@ -25,6 +26,22 @@ _ERROR = {
 }
 
 
+_WAKE: list[dict[str, Any]] = [
+    {
+        "name": WAKE_HEADER,
+        "in": "header",
+        "description": "Where no unit runs: wait for one, or get 503 with Retry-After at once; it is woken either way",
+        "schema": {"type": "string", "enum": ["wait", "fail"], "default": "wait"},
+    },
+    {
+        "name": TIMEOUT_HEADER,
+        "in": "header",
+        "description": "How long to wait for a unit",
+        "schema": {"type": "integer", "minimum": 1, "maximum": LONGEST_WAIT_S, "default": int(DEFAULT_WISH.timeout_s)},
+    },
+]
+
+
 def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     meanings = {
@@ -33,7 +50,7 @@ def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
         "403": "The endpoint does not take requests from this network",
         "404": "No such endpoint",
         "413": "The body is too large",
-        "429": "More requests a second than the endpoint takes; see Retry-After",
+        "429": "More requests a second, or more that wait, than the endpoint takes; see Retry-After",
         "503": "No unit can serve now; see Retry-After",
         "504": "A deadline passed",
     }
@@ -43,7 +60,7 @@ def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
 def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
-    ]
+    ] + _WAKE
     good = {
         "description": "The answer in OpenAI's format",
         "content": {"application/json": {}, "text/event-stream": {}},
@@ -52,7 +69,7 @@ def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dic
         "post": {
             "operationId": operation,
             "summary": "Chat with an endpoint; with stream set, the answer comes as server-sent events",
-            **({"parameters": parameters} if parameters else {}),
+            "parameters": parameters,
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{form}"}}},

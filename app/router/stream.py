@@ -60,6 +60,21 @@ class Stream:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until there is something to read, a failure or the end too; False after `timeout_s` or a nudge."""
+        if not (self._parts or self._error or self._ended):
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = asyncio.get_running_loop().call_later(timeout_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+        return bool(self._parts or self._error or self._ended)
+
+    def nudge(self) -> None:
+        """Let whoever waits in `ready` look around."""
+        self._wake()
+
     async def read(self, timeout_s: float, waiting_for: str) -> bytes:
         """All bytes that have come since the last read; b"" at the end of a complete answer.
 

@@ -15,11 +15,13 @@ from ray import serve
 from app.core.errors import EngineStartError
 from app.core.lifecycle import application_name
 from app.core.machines import driver_problem
+from app.core.scaling import Rules
 from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
 from app.unit.accelerators import driver_version
+from app.unit.autoscaling import autoscaling_options
 from app.unit.control_plane import ControlPlaneForUnit, this_unit
 from app.unit.engine import EngineLaunch, EngineSettings, Simulation
 from app.unit.engine_client import EngineClient
@@ -27,6 +29,7 @@ from app.unit.multi_machine import cluster_environment, own_placement_group
 from app.unit.phases import STARTING_ENGINE, telling, weights_phase
 from app.unit.watch import Watch
 from app.unit.weight_cache import fetch, progress
+from app.unit.work_in_hand import WorkInHand
 from app.weights.folder import check_folder
 
 HEALTH_CHECK_PERIOD_S = 2.0
@@ -79,6 +82,7 @@ class ModelUnit:
             await self._watch.end(f"the unit cannot start: {reason}")
             raise
         self._watch.engine_runs(self._engine, control_plane)
+        self._work = WorkInHand(self._spec.max_model_len)
         self._leaving = asyncio.create_task(self._leave_when_engine_dies())
 
     def _prepare(self, settings: Settings, store: ObjectStore, log_file: Path) -> EngineLaunch:
@@ -121,7 +125,17 @@ class ModelUnit:
 
         Cancelled by the router when its caller leaves. Raises UnitLost when the engine died.
         """
-        return await self._engine.chat(token, router, request_id, body)
+        with self._work.call(len(body)):
+            return await self._engine.chat(token, router, request_id, body)
+
+    async def wake(self) -> None:
+        """Nothing: that a call waits is what Serve starts a unit for."""
+        with self._work.call():
+            pass
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve a few times a second, for app/unit/scaling_policy.py."""
+        return self._work.stats()
 
     async def check_health(self) -> None:
         """Called by Serve every HEALTH_CHECK_PERIOD_S."""
@@ -165,23 +179,22 @@ def launch_of(spec: UnitSpec, model_dir: str, log_file: Path) -> EngineLaunch:
 
 
 def build(
-    spec: UnitSpec, *, version: str, placement: dict[str, Any], min_units: int, max_units: int, first: bool = True
+    spec: UnitSpec,
+    *,
+    version: str,
+    placement: dict[str, Any],
+    rules: Rules,
+    drain_s: float = DRAIN_TIMEOUT_S,
+    first: bool = True,
 ) -> Any:
     """The Serve application of one endpoint revision; `first` unless it is there already and changes in place.
 
     `placement`: the options by which Serve finds and sets aside its nodes, from app/core/unit_placement.py.
-    With `min_units` 0 it begins with one unit all the same, which proves that it can serve before it sleeps.
+    With other `rules` or another `drain_s` the units that run go on.
 
     `version` decides whether Serve restarts replicas: Serve itself makes up a random one at each deploy, which would
     restart every unit, so it is set through the private `_internal` flag (pinned by tests/cluster/test_endpoints.py).
     """
-    scale: dict[str, Any] = (
-        {"num_replicas": min_units}
-        if min_units == max_units
-        else {"autoscaling_config": {"min_replicas": min_units, "max_replicas": max_units}}
-    )
-    if first and min_units == 0:
-        scale["autoscaling_config"]["initial_replicas"] = 1
     deployment = serve.deployment(ModelUnit, name=DEPLOYMENT).options(
         _internal=True,
         version=version,
@@ -189,9 +202,9 @@ def build(
         max_queued_requests=spec.max_num_seqs * 8,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
-        graceful_shutdown_timeout_s=DRAIN_TIMEOUT_S,
+        graceful_shutdown_timeout_s=drain_s,
         max_constructor_retry_count=START_ATTEMPTS,
         **placement,
-        **scale,
+        **autoscaling_options(rules, spec.endpoint_id, version, first=first),
     )
     return deployment.bind(spec.model_dump(mode="json"))

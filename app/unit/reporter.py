@@ -32,6 +32,7 @@ class Reporter:
         self._engine = engine
         self._sink = sink
         self._started_at = time.time()
+        self._ready_at_s = time.monotonic()
         self._use = ProcessUse((os.getpid(), engine.pid))
         self._accelerators = Accelerators(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
@@ -54,6 +55,7 @@ class Reporter:
         used = [card.used_bytes for card in cards if card.used_bytes is not None]
         return UnitReport(
             started_at=self._started_at,
+            up_s=time.monotonic() - self._ready_at_s,
             engine=stats,
             cpu_pct=cpu_pct,
             memory_bytes=memory_bytes,

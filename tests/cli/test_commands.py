@@ -2,113 +2,25 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
 from typer.testing import CliRunner
 
 from app.cli import app, waiting
-from app.control_plane.args import ControlPlaneArgs
-from app.control_plane.deployment import asgi
-from app.control_plane.platform import Platform
 from app.core.log_lines import write
-from app.local.running import Running
-from app.settings import Settings
 from app.store.layout import LogObject, log_hour
 from app.store.objects import open_store
+from tests.cli.here import Here, done, told
 from tests.cli.runner import modelunit
-from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in, until
+from tests.control_plane.platforms import until
 
 ROOT = Path(__file__).parents[2]
-
-
-class Here:
-    """A control plane on a cluster of our own, behind a router that answers what it is told to."""
-
-    def __init__(self, settings: Settings):
-        self.settings = settings
-        self.cluster = FakeCluster()
-        self.platform = Platform(settings, self.cluster, ControlPlaneArgs(), routers_timeout_s=0)
-        self.events: list[str] = []
-        """What the next chat streams."""
-        self.asked: list[dict[str, Any]] = []
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        routes = [
-            Route("/healthz", lambda _: JSONResponse({"status": "ok"})),
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Mount("/platform", asgi(self.platform)),
-        ]
-        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],))
-
-    def open(self) -> None:
-        self.platform.open()
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT_S)
-        self.platform.close()
-        until(lambda: not any(loop.alive for loop in self.platform.loops))
-
-    async def _chat(self, request: Request) -> Response:
-        body = json.loads(await request.body())
-        self.asked.append(body)
-        if not body.get("stream"):
-            return JSONResponse({"choices": [{"message": {"content": "whole"}}]})
-
-        async def stream() -> AsyncIterator[str]:
-            for event in self.events:
-                yield f"data: {event}\n\n"
-
-        return StreamingResponse(stream(), media_type="text/event-stream")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
-    settings = settings_in(tmp_path / "home")
-    publish_model(settings)
-    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "DATABASE_URL", "BASE_URL", "API_KEY"):
-        monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
-    monkeypatch.setenv("MODELUNIT_HOME", str(settings.home))
-    monkeypatch.setattr(waiting, "POLL_S", 0.01)
-    found = Here(settings)
-    found.open()
-    running = Running(
-        base_url=found.url, endpoint_id=None, admin_key_file=str(settings.home / "admin.key"), dashboard_url="",
-        ray_address="", ray_token_file="", pids=[], run_id="none",
-    )  # fmt: skip
-    (settings.home / "serve.json").write_text(running.model_dump_json())
-    yield found
-    found.close()
-
-
-def done(*arguments: str, typed: str | None = None) -> str:
-    """What a command that succeeds prints."""
-    result = modelunit(*arguments, typed=typed)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
-
-
-def told(*arguments: str) -> Any:
-    return json.loads(done(*arguments, "--json"))
 
 
 def test_an_endpoint_from_the_first_wish_to_the_last(here: Here) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,22 @@ class Machine:
         assert len(sessions) == 1, sessions
         return Path(sessions.pop()) / "logs"
 
-    def write_config(self, *endpoints: dict[str, Any], simulations: dict[str, Any] | None = None) -> Path:
+    def write_config(
+        self,
+        *endpoints: dict[str, Any],
+        simulations: dict[str, Any] | None = None,
+        machine_types: Sequence[dict[str, Any]] = (),
+    ) -> Path:
         """A serve config like local.yaml with these endpoints, on the proxy port that is in use."""
         config = yaml.safe_load((ROOT / "serve_configs" / "local.yaml").read_text())
         deployed = self.home / "serve_config.yaml"
         if deployed.exists():
             config = yaml.safe_load(deployed.read_text())
         plane = next(app for app in config["applications"] if app["name"] == "control_plane")
-        plane["args"] = {"endpoints": list(endpoints), "simulations": simulations or {}, "die_at": DEATHS}
+        plane["args"] = {
+            "endpoints": list(endpoints), "simulations": simulations or {}, "machine_types": list(machine_types),
+            "die_at": DEATHS,
+        }  # fmt: skip
         path = self.home / "test_config.yaml"
         path.write_text(yaml.safe_dump(config))
         return path
@@ -152,13 +160,18 @@ class Platform:
                 found.append(process.pid)
         return sorted(found)
 
-    def deploy(self, *endpoints: dict[str, Any], simulations: dict[str, Any]) -> None:
+    def deploy(
+        self,
+        *endpoints: dict[str, Any],
+        simulations: dict[str, Any],
+        machine_types: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """`serve deploy` of a config with these endpoints, as an operator runs it."""
         state = self.machine.state()
         environment = {
             **self.machine.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": state["ray_token_file"],
         }  # fmt: skip
-        config = self.machine.write_config(*endpoints, simulations=simulations)
+        config = self.machine.write_config(*endpoints, simulations=simulations, machine_types=machine_types)
         command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "-a", state["dashboard_url"], str(config)]
         subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=120)
 

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,9 @@ class FakeCluster:
         self.written: dict[str, str] = {}
         """Submission ID -> what its process wrote."""
         self.nodes: list[Room] | None = None
+        self.notes: dict[str, bytes] = {}
+        """What processes left in Ray's key-value store."""
+        self.woken: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
     def submit(self, submission_id: str, entrypoint: str) -> None:
@@ -62,6 +65,16 @@ class FakeCluster:
         if self.nodes is None:
             raise RuntimeError("it does not tell")
         return self.nodes
+
+    def read_notes(self, prefix: str) -> dict[str, bytes]:
+        return {key: value for key, value in self.notes.items() if key.startswith(prefix)}
+
+    def drop_notes(self, keys: Collection[str]) -> None:
+        for key in keys:
+            del self.notes[key]
+
+    def wake(self, endpoint_id: str, revision: str) -> None:
+        self.woken.append((endpoint_id, revision))
 
     def observe(self) -> list[Seen]:
         self.on_observe()

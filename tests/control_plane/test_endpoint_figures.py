@@ -318,3 +318,25 @@ async def test_another_workspaces_endpoint_is_not_there(platform: Platform, admi
     platform.registry.put(endpoint.model_copy(update={"id": "ep-other", "workspace": other["id"]}))
     for what in ("metrics", "logs"):
         assert (await admin.get(f"/endpoints/ep-other/{what}")).status_code == 404
+
+
+def test_unit_time_is_counted_as_units_tell_it_and_stops_when_none_is_left(
+    open_here: Callable[[], Platform], clock: StandingClock
+) -> None:
+    platform = open_here()
+    report_unit(platform.figures, demo(platform), up_s=10.0)
+    report_unit(platform.figures, demo(platform), up_s=20.0)
+    report_unit(platform.figures, demo(platform), "unit2", up_s=5.0)
+    assert shown(platform, "unit_s") == [25]
+    platform.figures.write()
+    kill(platform)
+    platform = open_here()  # the same units go on; what they were up meanwhile is not lost
+    clock.jump(seconds=60)
+    report_unit(platform.figures, demo(platform), up_s=80.0)
+    assert shown(platform, "unit_s") == [25, 60]
+    for _ in range(3):  # asleep
+        clock.jump(seconds=60)
+        platform.figures.step()
+    assert shown(platform, "unit_s") == [25, 60]
+    report_unit(platform.figures, demo(platform), "unit3", up_s=10.0)
+    assert shown(platform, "unit_s") == [25, 60, 10]

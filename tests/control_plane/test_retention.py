@@ -7,7 +7,16 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.control_plane.retention import BATCH, Kept, Retention
-from app.core.records import DEFAULT_WORKSPACE, AuditEntry, Endpoint, EndpointMinute, Event, Record, Replay
+from app.core.records import (
+    DEFAULT_WORKSPACE,
+    AuditEntry,
+    Endpoint,
+    EndpointMinute,
+    Event,
+    Record,
+    Replay,
+    ScalingDecision,
+)
 from app.store.database import Registry
 from tests.control_plane.clocks import StandingClock
 from tests.control_plane.platforms import ONE_DATABASE, spec, until
@@ -28,6 +37,9 @@ def fill(registry: Registry, age: timedelta) -> None:
     registry.put(
         Event(id=name, created_at=moment, workspace=DEFAULT_WORKSPACE, subject="old", kind="state", message=""),
         EndpointMinute(id=name, created_at=moment, endpoint_id="ep-1"),
+        ScalingDecision(
+            id=name, created_at=moment, endpoint_id="ep-1", revision="r", rule="up", from_units=1, to_units=2
+        ),
         Replay(id=name, created_at=moment, workspace=DEFAULT_WORKSPACE, body_hash="", record_id="ep-1"),
         AuditEntry(
             id=name,
@@ -57,6 +69,7 @@ def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], c
     assert platform.retention.step()
     assert ages(registry, EndpointMinute) == ages(registry, Replay) == {timedelta(0), hours}
     assert {timedelta(0), hours, days} <= ages(registry, Event)
+    assert ages(registry, ScalingDecision) == {timedelta(0), hours, days}
     assert months not in ages(registry, Event)
     assert ages(registry, AuditEntry) == {timedelta(0), hours, days, months}
 
@@ -69,6 +82,10 @@ def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], c
     assert ages(registry, EndpointMinute) == ages(registry, Replay) == set()
     assert timedelta(0) in ages(registry, Event)
     assert not {hours, days} & ages(registry, Event)
+
+    clock.jump(days=24)
+    assert platform.retention.step()
+    assert ages(registry, ScalingDecision) == set()
 
 
 def test_audit_entries_leave_after_400_days(open_platform: Callable[..., Platform], clock: StandingClock) -> None:

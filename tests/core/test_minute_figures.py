@@ -65,7 +65,7 @@ def test_what_routers_and_units_count_is_shown() -> None:
         requests=5, prompt_tokens=100, completion_tokens=40, ttft_ms_sum=1, ttft_count=1, tpot_ms_sum=700,
         tpot_count=35, running=3, waiting=2, kv_cache_pct=12.5,
     )  # fmt: skip
-    unit = UnitReport(started_at=1, engine=engine, cpu_pct=150.0, memory_bytes=1 << 30)
+    unit = UnitReport(started_at=1, engine=engine, up_s=59.96, cpu_pct=150.0, memory_bytes=1 << 30)
     minute = MinuteFigures()
     minute.add(router_counters(router))
     minute.add(unit_counters(unit))
@@ -84,6 +84,7 @@ def test_what_routers_and_units_count_is_shown() -> None:
         "units": 1,
     }
     assert resource_figures(minute.figures()) == {
+        "unit_s": 60.0,
         "cpu_pct": 150.0,
         "memory_bytes": 1 << 30,
         "accelerator_pct": None,
@@ -94,4 +95,6 @@ def test_what_routers_and_units_count_is_shown() -> None:
 def test_what_nobody_measured_is_not_made_up() -> None:
     assert service_figures({"requests_5xx": 1})["ttft_ms"] is None
     assert service_figures({})["requests"] == 0
-    assert set(resource_figures({}).values()) == {None}
+    unit_s, *rest = resource_figures({}).values()
+    assert unit_s == 0
+    assert set(rest) == {None}

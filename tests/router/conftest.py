@@ -40,6 +40,10 @@ class Router:
     wall: Clock
     others: Others
 
+    def publish(self, table: RoutingTable) -> None:
+        """The control plane has a new table."""
+        self.directory._take(table.model_dump_json().encode())
+
     def http(self, key: str | None = KEY, peer: str = "127.0.0.1") -> httpx.AsyncClient:
         """A client without a network in between."""
         headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -151,10 +151,11 @@ async def test_two_lost_units_are_enough(make_router: MakeRouter, loss: Script) 
     assert len(router.units.responses) == 2
 
 
-async def test_full_queues_503_with_retry_after(make_router: MakeRouter) -> None:
+async def test_serves_own_full_queue_looks_like_ours(make_router: MakeRouter) -> None:
     router = await make_router(raising(BackPressureError(num_queued_requests=9, max_queued_requests=9)))
     answer = await router.http().post(CHAT, json=body())
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+    assert (answer.json()["error"]["code"], answer.json()["error"]["type"]) == ("queue_full", "rate_limit_error")
     assert len(router.units.responses) == 1
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from app.core.errors import PlatformError
@@ -66,26 +67,39 @@ class Response:
 
 
 class Units:
-    """A handle whose calls follow the scripts in turn; the last one repeats."""
+    """A handle whose calls follow the scripts in turn; the last one repeats. Calls wait until a unit runs."""
 
     def __init__(self, *scripts: Script):
         self._scripts = scripts
         self.responses: list[Response] = []
         self.bodies: list[bytes] = []
         self.applications: list[str] = []
+        """Of each call, the wakes too."""
+        self.wakes: list[Response] = []
+        self.running = asyncio.Event()
+        """Whether a unit runs; cleared: the calls that come wait in the handle."""
+        self.running.set()
         self.chat = self  # handle.chat.remote
+        self.wake = SimpleNamespace(remote=self._wake)
 
     def remote(self, token: bytes, router: str, request_id: str, body: bytes) -> Response:
         script = self._scripts[min(len(self.responses), len(self._scripts) - 1)]
-        response = Response(_run(script, token, router, body))
+        response = Response(self._run(script, token, router, body))
         self.responses.append(response)
         self.bodies.append(body)
         return response
 
+    def _wake(self) -> Response:
+        self.wakes.append(Response(self._until_running()))
+        return self.wakes[-1]
 
-async def _run(script: Script, token: bytes, router: str, body: bytes) -> None:
-    async with _connection(router) as writer:
-        await script(Answer(token, writer, body))
+    async def _until_running(self) -> None:
+        await self.running.wait()
+
+    async def _run(self, script: Script, token: bytes, router: str, body: bytes) -> None:
+        await self.running.wait()
+        async with _connection(router) as writer:
+            await script(Answer(token, writer, body))
 
 
 @asynccontextmanager

@@ -13,6 +13,8 @@ from app.core.records import (
     Member,
     Model,
     Replay,
+    ScalingDecision,
+    UnitStart,
     Version,
     Workspace,
 )
@@ -65,9 +67,25 @@ AUDIT = AuditEntry(
     status=202,
 )
 MINUTE = EndpointMinute(id="min-1", created_at=NOW, endpoint_id="ep-1", figures={"requests": 3, "ttft_ms": 81.5})
+DECISION = ScalingDecision(
+    id="ep-1:rev:1",
+    created_at=NOW,
+    endpoint_id="ep-1",
+    revision="rev",
+    signals={"at_s": 1.7e9, "running": 3.5, "units": 1, "idle_s": None},
+    rules={"min_units": 0, "headroom": 0.8},
+    timers={"idle_since_s": None},
+    rule="up",
+    bound="requests",
+    from_units=1,
+    to_units=2,
+)
+START = UnitStart(
+    id="start-1", created_at=NOW, endpoint_id="ep-1", machine_type="cpu-small", phases={"place": 1.5, "load": 4}
+)
 COUNTED = Counted(id="router-1", created_at=NOW, started_at=1.7e9, counters={"ep-1": {"requests": 3}})
 REPLAY = Replay(id="rep-1", created_at=NOW, workspace="default", body_hash="b", record_id="ep-1")
-ALL = (WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, MEMBER, KEY, EVENT, AUDIT, MINUTE, COUNTED, REPLAY)
+ALL = (WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, MEMBER, KEY, EVENT, AUDIT, MINUTE, DECISION, START, COUNTED, REPLAY)
 
 
 def event(number: int, **changes: object) -> Event:

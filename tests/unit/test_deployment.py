@@ -1,5 +1,8 @@
 """The Serve application of a revision, as it is built. What Serve makes of it: tests/cluster/test_endpoints.py."""
 
+from typing import Any
+
+from app.core.scaling import Rules
 from app.unit.deployment import UnitSpec, build
 
 SPEC = UnitSpec(
@@ -16,21 +19,27 @@ SPEC = UnitSpec(
 PLACEMENT = {"ray_actor_options": {"num_cpus": 0.25}}
 
 
-def test_the_version_is_ours_and_not_made_up_at_each_deploy() -> None:
-    for _ in range(2):
-        application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=1)
-        assert application._bound_deployment.version == "abc"
+def config_of(min_units: int = 1, max_units: int = 1, **options: Any) -> Any:
+    rules = Rules(min_units, max_units, step=1, concurrency=4, tokens_per_unit=None, idle_to_zero_s=None)
+    application = build(SPEC, version="abc", placement=PLACEMENT, rules=rules, **options)
+    assert application._bound_deployment.version == "abc"  # ours, and not made up at each deploy
+    return application._bound_deployment._deployment_config
 
 
 def test_one_failed_start_is_enough_and_a_batch_is_never_cut_short() -> None:
-    application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=1)
-    config = application._bound_deployment._deployment_config
+    config = config_of()
     assert config.max_constructor_retry_count == 1
     assert config.max_ongoing_requests >= SPEC.max_num_seqs
     assert config.graceful_shutdown_timeout_s >= 600
 
 
-def test_a_range_of_units_scales() -> None:
-    application = build(SPEC, version="abc", placement=PLACEMENT, min_units=1, max_units=3)
-    scaling = application._bound_deployment._deployment_config.autoscaling_config
+def test_units_that_go_have_as_long_as_the_endpoint_says() -> None:
+    assert config_of(drain_s=7).graceful_shutdown_timeout_s == 7
+
+
+def test_a_range_of_units_scales_by_our_policy() -> None:
+    config = config_of(1, 3)
+    scaling = config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (1, 3)
+    assert scaling.policy.policy_kwargs["endpoint_id"] == "ep-1"
+    assert scaling.policy.policy_kwargs["revision"] == "abc"

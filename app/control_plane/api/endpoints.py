@@ -120,6 +120,12 @@ def start(endpoint_id: str, caller: Developer, platform: PlatformDep, if_match: 
     return show(platform.endpoints.start(caller.workspace, endpoint_id, if_match), platform)
 
 
+@router.post("/{endpoint_id}:wake", status_code=202)
+def wake(endpoint_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+    """Start a unit of an endpoint that sleeps, as a request would."""
+    return show(platform.wakes.wake(caller.workspace, endpoint_id), platform)
+
+
 @router.post("/{endpoint_id}:restore", status_code=202)
 def restore(endpoint_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
     """Bring back a deleted endpoint with its ID, settings and keys."""

@@ -13,6 +13,7 @@ from app.core.needs import Needs, needs_of
 from app.core.records import Endpoint, Model
 from app.core.slots import Slots, slots
 from app.core.specs import MACHINE_TYPES, EndpointSpec, MachineType
+from app.core.steps import scale_problem
 from app.core.waiting import Room
 from app.core.wishes import Machine
 from app.store.database import Registry
@@ -95,13 +96,20 @@ class Machines:
             )
         return found
 
+    def require_scale(self, spec: EndpointSpec, machine: MachineType) -> None:
+        """Raises InvalidField, with the nearest that is allowed, for a scale range that is not in its steps."""
+        if problem := scale_problem(spec.scale, machine, spec.engine):
+            field, reason = problem
+            raise InvalidField(f"{reason}.", field)
+
     def place(
         self, workspace: str, spec: EndpointSpec, model: Model | None, current: Endpoint | None = None, *, bound: bool
     ) -> Machine:
         """The machine type for a spec, and why that one where the platform chose it.
 
-        `current`: the endpoint as it is; what the platform chose for it stays while it fits. `bound`: the quota holds.
-        Raises InvalidField for a type that there is not or that does not fit, Conflict when the quota is used up.
+        `current`: the endpoint as it is; what the platform chose for it stays while it fits. `bound`: the steps and the
+        quota hold. Raises InvalidField for a type that there is not or that does not fit and for a scale range that is
+        not in its steps, Conflict when the quota is used up.
         """
         if spec.machine_type is not None:
             machine, why = self.get(spec.machine_type), ""
@@ -109,6 +117,7 @@ class Machines:
         else:
             machine, why = self._chosen(spec, model, current)
         if bound:
+            self.require_scale(spec, machine)
             self._require_quota(workspace, machine, spec, current)
         return Machine(machine.name, why)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from app.control_plane.services.unit_starts import UnitStarts
 from app.core.keys import bounded
 from app.core.lifecycle import application_name
 from app.core.records import ApiKey, Endpoint, Member
@@ -16,6 +17,8 @@ from app.store.object_store import ObjectMissing, ObjectStore
 
 ROUTER_LOST_AFTER_S = 30.0
 """A router that has not asked for so long is gone; living ones ask every 20 s at least."""
+WAITING_PER_RUNNING = 4
+"""How many requests may wait for each that is worked on."""
 NUMBERS_PER_TURN_BITS = 32
 """Tables that one control plane can publish, as a power of two."""
 
@@ -23,8 +26,16 @@ NUMBERS_PER_TURN_BITS = 32
 class RoutingTables:
     """Publishes a new table whenever the records make one. Its number only ever grows, also over restarts."""
 
-    def __init__(self, registry: Registry, store: ObjectStore, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        registry: Registry,
+        store: ObjectStore,
+        clock: Callable[[], float] = time.monotonic,
+        starts: UnitStarts | None = None,
+    ):
+        """`starts`: what is known of how units start; None: nothing."""
         self._registry = registry
+        self._starts = starts
         self._store = store
         self._clock = clock
         self._changed = threading.Condition()
@@ -94,7 +105,7 @@ class RoutingTables:
         endpoints = self._registry.find(Endpoint)
         known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
         # One that is being deleted has left: its name may be another's already.
-        routes = {endpoint.id: _route(endpoint) for endpoint in known if endpoint.state != "deleting"}
+        routes = {endpoint.id: _route(endpoint, self._starts) for endpoint in known if endpoint.state != "deleting"}
         keys = bounded(self._registry.find(ApiKey), self._registry.find(Member))
         grants = {key.hash: _grant(key) for key in keys}
         return RoutingTable(number=self._table.number + 1, routers=self._routers(), routes=routes, grants=grants)
@@ -104,7 +115,13 @@ def _grant(key: ApiKey) -> Grant:
     return Grant(workspace=key.workspace, role=key.role, endpoints=key.endpoints, expires_at=key.expires_at)
 
 
-def _route(endpoint: Endpoint) -> Route:
+def _queue_limit(endpoint: Endpoint) -> int:
+    """Requests that may wait at all routers together."""
+    units = max(1, endpoint.running_units, endpoint.target_units)
+    return endpoint.spec.limits.max_queued or WAITING_PER_RUNNING * endpoint.spec.engine.max_num_seqs * units
+
+
+def _route(endpoint: Endpoint, starts: UnitStarts | None) -> Route:
     serving = endpoint.revision if endpoint.state != "stopped" else None
     targets = [Target(revision=serving, application=application_name(endpoint.id, serving))] if serving else []
     qps_per_unit = endpoint.spec.limits.qps_per_unit
@@ -118,4 +135,9 @@ def _route(endpoint: Endpoint) -> Route:
         targets=tuple(targets),
         allowed_networks=endpoint.spec.allowed_networks,
         qps=qps_per_unit and qps_per_unit * max(1, endpoint.running_units),  # a first request must be able to wake it
+        running_units=endpoint.running_units,
+        phase=starts.phase(endpoint.id) if starts and not endpoint.running_units else "",
+        wake=starts.estimate(endpoint) if starts else None,
+        concurrency=endpoint.spec.engine.max_num_seqs * endpoint.running_units,
+        max_waiting=_queue_limit(endpoint),
     )

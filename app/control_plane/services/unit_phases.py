@@ -7,6 +7,10 @@ KEPT_S = 15.0
 """A unit that has said nothing for so long has started, or is gone."""
 MAX_UNITS = 4096
 MAX_LENGTH = 200
+READY = "ready"
+"""Said of a unit whose engine runs, until Serve sends it requests."""
+READY_KEPT_S = 5.0
+"""Serve needs a second or two; a unit that sleeps right after its start says nothing of the next one."""
 
 
 class UnitPhases:
@@ -18,21 +22,37 @@ class UnitPhases:
         self._heard: dict[tuple[str, str, str], tuple[str, float]] = {}
         """(endpoint ID, revision, unit) -> its phase and when it was said; who spoke first comes first."""
 
-    def hear(self, endpoint_id: str, revision: str, unit: str, phase: str) -> None:
-        """A unit's newest phase. Beyond MAX_UNITS at a time nobody new is listened to."""
+    def hear(self, endpoint_id: str, revision: str, unit: str, phase: str) -> bool:
+        """A unit's newest phase; whether nothing was known of that unit. Beyond MAX_UNITS nobody new is listened to."""
         key = (endpoint_id, revision, unit)
         with self._lock:
-            if key in self._heard or len(self._heard) < MAX_UNITS:
+            is_new = key not in self._heard
+            if not is_new or len(self._heard) < MAX_UNITS:
                 self._heard[key] = (phase[:MAX_LENGTH], self._clock())
+        return is_new
+
+    def started(self, endpoint_id: str, revision: str, unit: str) -> bool:
+        """The unit's engine runs; whether that is news."""
+        key = (endpoint_id, revision, unit)
+        with self._lock:
+            is_news = key in self._heard and self._heard[key][0] != READY
+            if is_news:
+                self._heard[key] = (READY, self._clock())
+        return is_news
 
     def current(self) -> dict[tuple[str, str], str]:
-        """(endpoint ID, revision) -> the phase of the unit that is the furthest, as it spoke first."""
+        """(endpoint ID, revision) -> what the unit says that spoke first, so is the furthest; READY if all are."""
         phases: dict[tuple[str, str], str] = {}
         with self._lock:
-            recent = self._clock() - KEPT_S
-            self._heard = {key: heard for key, heard in self._heard.items() if heard[1] > recent}
+            now = self._clock()
+            self._heard = {
+                key: (phase, at)
+                for key, (phase, at) in self._heard.items()
+                if now - at < (READY_KEPT_S if phase == READY else KEPT_S)
+            }
             for (endpoint_id, revision, _), (phase, _) in self._heard.items():
-                phases.setdefault((endpoint_id, revision), phase)
+                if phases.setdefault((endpoint_id, revision), phase) == READY:
+                    phases[endpoint_id, revision] = phase
         return phases
 
     def forget(self, endpoint_id: str) -> None:

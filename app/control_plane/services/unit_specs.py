@@ -10,6 +10,8 @@ from app.control_plane.services.models import Models
 from app.core.errors import NotReady, PlatformError
 from app.core.lifecycle import revision_of
 from app.core.records import Endpoint, Model, Version
+from app.core.scale_rules import rules_of
+from app.core.scaling import Rules
 from app.core.specs import DeploymentMode
 from app.core.unit_placement import placement_options
 from app.unit.deployment import UnitSpec
@@ -66,6 +68,12 @@ class UnitSpecs:
         )
         return placement_options(self._machines.get(endpoint.machine_type), mode)
 
+    def rules(self, endpoint: Endpoint, spec: UnitSpec) -> Rules:
+        """By which the number of units that are told this changes. Raises PlatformError as `of` does."""
+        per_token = self._weights(endpoint)[1].facts.kv_bytes_per_token
+        tokens = spec.kv_cache_bytes / per_token if spec.kv_cache_bytes and per_token else None
+        return rules_of(endpoint.spec.scale, self._machines.get(endpoint.machine_type), spec.max_num_seqs, tokens)
+
     def revision(self, endpoint: Endpoint, spec: UnitSpec) -> str:
         """The name of the revision that these units make up."""
         machine = self._machines.get(endpoint.machine_type)
@@ -94,6 +102,7 @@ class UnitSpecs:
         machine = self._machines.get(endpoint.machine_type)  # a serve config may name any
         mode = self._machines.fit(spec, model, machine).mode  # the model may have been unknown when it was placed
         assert mode is not None
+        self._machines.require_scale(spec, machine)
         return UnitSpec(
             endpoint_id=endpoint.id,
             weights=version.prefix,
