@@ -1,4 +1,4 @@
-"""The machine that is played, with and without a platform on it."""
+"""The machine that is played, with and without a platform on it, and a real control plane."""
 
 import threading
 from collections.abc import Iterator
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import waiting
 from app.local.running import Running
 from tests.cli.played_machine import KEY, RAY_TOKEN, Machine
+from tests.cli.real_platform import Here
+from tests.control_plane.platforms import publish_model, settings_in
 
 
 @pytest.fixture
@@ -39,3 +42,22 @@ def platform(home: Path, machine: Machine) -> Running:
     )  # fmt: skip
     (home / "serve.json").write_text(found.model_dump_json())
     return found
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    settings = settings_in(tmp_path / "home")
+    publish_model(settings)
+    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "DATABASE_URL", "BASE_URL", "API_KEY"):
+        monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
+    monkeypatch.setenv("MODELUNIT_HOME", str(settings.home))
+    monkeypatch.setattr(waiting, "POLL_S", 0.01)
+    found = Here(settings)
+    found.open()
+    running = Running(
+        base_url=found.url, endpoint_id=None, admin_key_file=str(settings.home / "admin.key"), dashboard_url="",
+        ray_address="", ray_token_file="", pids=[], run_id="none",
+    )  # fmt: skip
+    (settings.home / "serve.json").write_text(running.model_dump_json())
+    yield found
+    found.close()

@@ -2,113 +2,23 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route
 from typer.testing import CliRunner
 
-from app.cli import app, waiting
-from app.control_plane.args import ControlPlaneArgs
-from app.control_plane.deployment import asgi
-from app.control_plane.platform import Platform
-from app.core.log_lines import write
-from app.local.running import Running
-from app.settings import Settings
-from app.store.layout import LogObject, log_hour
-from app.store.objects import open_store
-from tests.cli.runner import modelunit
-from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in, until
+from app.cli import app
+from app.core import patience
+from tests.cli.real_platform import Here
+from tests.cli.runner import done, modelunit, told
+from tests.control_plane.platforms import until
 
 ROOT = Path(__file__).parents[2]
-
-
-class Here:
-    """A control plane on a cluster of our own, behind a router that answers what it is told to."""
-
-    def __init__(self, settings: Settings):
-        self.settings = settings
-        self.cluster = FakeCluster()
-        self.platform = Platform(settings, self.cluster, ControlPlaneArgs(), routers_timeout_s=0)
-        self.events: list[str] = []
-        """What the next chat streams."""
-        self.asked: list[dict[str, Any]] = []
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        routes = [
-            Route("/healthz", lambda _: JSONResponse({"status": "ok"})),
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
-            Mount("/platform", asgi(self.platform)),
-        ]
-        config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],))
-
-    def open(self) -> None:
-        self.platform.open()
-        self._thread.start()
-        until(lambda: self._server.started)
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT_S)
-        self.platform.close()
-        until(lambda: not any(loop.alive for loop in self.platform.loops))
-
-    async def _chat(self, request: Request) -> Response:
-        body = json.loads(await request.body())
-        self.asked.append(body)
-        if not body.get("stream"):
-            return JSONResponse({"choices": [{"message": {"content": "whole"}}]})
-
-        async def stream() -> AsyncIterator[str]:
-            for event in self.events:
-                yield f"data: {event}\n\n"
-
-        return StreamingResponse(stream(), media_type="text/event-stream")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
-    settings = settings_in(tmp_path / "home")
-    publish_model(settings)
-    for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "DATABASE_URL", "BASE_URL", "API_KEY"):
-        monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
-    monkeypatch.setenv("MODELUNIT_HOME", str(settings.home))
-    monkeypatch.setattr(waiting, "POLL_S", 0.01)
-    found = Here(settings)
-    found.open()
-    running = Running(
-        base_url=found.url, endpoint_id=None, admin_key_file=str(settings.home / "admin.key"), dashboard_url="",
-        ray_address="", ray_token_file="", pids=[], run_id="none",
-    )  # fmt: skip
-    (settings.home / "serve.json").write_text(running.model_dump_json())
-    yield found
-    found.close()
-
-
-def done(*arguments: str, typed: str | None = None) -> str:
-    """What a command that succeeds prints."""
-    result = modelunit(*arguments, typed=typed)
-    assert result.exit_code == 0, result.stderr
-    return result.stdout
-
-
-def told(*arguments: str) -> Any:
-    return json.loads(done(*arguments, "--json"))
 
 
 def test_an_endpoint_from_the_first_wish_to_the_last(here: Here) -> None:
@@ -147,7 +57,7 @@ def test_a_delete_that_is_not_meant_changes_nothing(here: Here) -> None:
 
 
 def test_what_cannot_serve_ends_with_1_and_the_reason(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "FAILED_FOR_S", 0.0)
+    monkeypatch.setattr(patience, "FAILED_FOR_S", 0.0)
     here.cluster.refuses = lambda endpoint_id: True
     result = modelunit("endpoints", "create", "demo", "--model", "m-1", "--json")
     assert result.exit_code == 1
@@ -185,6 +95,9 @@ def test_lists_are_filtered(here: Here) -> None:
         (["members", "remove", "../api-keys/x", "--confirm", "DELETE"], 1, ""),
         (["members", "change", "m"], 2, "nothing is to be changed"),
         (["machine-types", "get", "none"], 1, "machine type"),
+        (["endpoints", "list", "--state", "bogus"], 2, "'scheduling', 'healthy', 'sleeping'"),
+        (["jobs", "list", "--state", "bogus"], 2, "'queued', 'running'"),
+        (["jobs", "list", "--type", "bogus"], 2, "'upload'"),
     ],
 )
 def test_what_goes_wrong_is_said(here: Here, arguments: list[str], status: int, said: str) -> None:
@@ -275,19 +188,6 @@ def test_machine_types(here: Here) -> None:
     assert "1 x GPU" in done("machine-types")
     assert told("machine-types", "get", "cpu-small", "--model", "m-1")["fit"]["ok"] is True
     assert "fits" in done("machine-types", "--model", "m-1")
-
-
-def test_logs(here: Here) -> None:
-    endpoint_id = told("endpoints", "create", "demo", "--model", "m-1")["id"]
-    now = datetime.now(UTC)
-    text = "".join(f"{write(line, now)}\n" for line in ("loading", "\x1b[31mready\x07", "serving"))
-    open_store(here.settings).write(LogObject(endpoint_id, log_hour(now), "u1", 0).name, text.encode())
-    for arguments in ([], ["--all"], ["--limit", "3"]):
-        lines = done("endpoints", "logs", "demo", *arguments).splitlines()
-        assert [line.split(" ", 2)[1:] for line in lines] == [["u1", "loading"], ["u1", "[31mready"], ["u1", "serving"]]
-    assert [line["message"] for line in told("endpoints", "logs", "demo", "--limit", "1")] == ["serving"]
-    assert done("endpoints", "logs", "demo", "--search", "LOAD").count("\n") == 1
-    assert done("endpoints", "logs", "demo", "--until", "1h") == ""
 
 
 def test_metrics_and_snippets(here: Here) -> None:
