@@ -11,11 +11,14 @@ The platform is at MODELUNIT_BASE_URL (http://127.0.0.1:8000 unless set), the ke
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from app.core.patience import Outcome, Silence
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEPLOY_TIMEOUT_S = 3600.0
@@ -32,6 +35,11 @@ class ClientError(Exception):
         self.status = status
         """HTTP status, None when no answer came."""
         self.code = code
+
+    @property
+    def passing(self) -> bool:
+        """The control plane may have been asked in vain while another was about to take over."""
+        return self.status in (None, 502, 503, 504)
 
 
 class DeployFailed(ClientError):
@@ -59,27 +67,36 @@ class Endpoint:
 
     def wait(
         self,
-        timeout_s: float = DEPLOY_TIMEOUT_S,
+        timeout_s: float | None = DEPLOY_TIMEOUT_S,
         on_change: Callable[[str, str], None] | None = None,
         poll_s: float = POLL_S,
     ) -> "Endpoint":
         """Return once it can be called; `on_change` hears state and reason whenever they change.
 
-        Raises DeployFailed with the reason when it cannot serve, or after `timeout_s`.
+        A control plane that is being replaced is waited for, and bad news counts once it has lasted for some seconds.
+        Raises DeployFailed with the reason when it cannot serve, or after `timeout_s` (None: never), and ClientError.
         """
-        deadline, told = time.monotonic() + timeout_s, None
+        silence, outcome, started = Silence(), Outcome(), time.monotonic()
+        told = ("not heard of", "")
         while True:
-            found = self.refresh()
-            state, reason = str(found["state"]), str(found["reason"])
-            if on_change is not None and (state, reason) != told:
-                told = (state, reason)
-                on_change(state, reason)
-            if state in ("healthy", "sleeping", "scaling", "waking"):
-                return self
-            if state not in ("scheduling", "upgrading"):
-                raise DeployFailed(f"endpoint {self.id} is {state}: {reason or 'no reason is known'}")
-            if time.monotonic() >= deadline:
-                raise DeployFailed(f"endpoint {self.id} is still {state} after {timeout_s:.0f} s: {reason}")
+            try:
+                found = self.refresh()
+            except ClientError as error:
+                if not error.passing or silence.too_long(time.monotonic(), answered=False):
+                    raise
+            else:
+                silence.too_long(time.monotonic(), answered=True)
+                news = (str(found["state"]), str(found["reason"]))
+                if on_change is not None and news != told:
+                    on_change(*news)
+                told = news
+                serves = outcome.serves(found, time.monotonic())
+                if serves:
+                    return self
+                if serves is False:
+                    raise DeployFailed(f"endpoint {self.id} is {told[0]}: {told[1] or 'no reason is known'}")
+            if timeout_s is not None and time.monotonic() - started >= timeout_s:
+                raise DeployFailed(f"endpoint {self.id} is still {told[0]} after {timeout_s:.0f} s: {told[1]}")
             time.sleep(poll_s)
 
     def chat(self, messages: str | Sequence[dict[str, Any]], **options: Any) -> str:
@@ -115,12 +132,15 @@ class CustomModel:
         name: str | None = None,
         wait: bool = True,
         on_change: Callable[[str, str], None] | None = None,
-        timeout_s: float = DEPLOY_TIMEOUT_S,
+        timeout_s: float | None = DEPLOY_TIMEOUT_S,
+        idempotency_key: str | None = None,
     ) -> Endpoint:
         """An endpoint that serves these weights.
 
         The three machine fields go together: without them the platform chooses. With `wait` it returns when the
-        endpoint can be called. Raises ValueError for some of the three, ClientError, DeployFailed.
+        endpoint can be called, as Endpoint.wait does. Where an answer is lost the platform is asked again, and makes
+        one endpoint all the same; so it does for a program that names an `idempotency_key` and calls this again.
+        Raises ValueError for some of the three, ClientError, DeployFailed.
         """
         given = (machine_type, accelerator_type, accelerator_count)
         if any(field is None for field in given) and any(field is not None for field in given):
@@ -135,7 +155,7 @@ class CustomModel:
         if name is not None:
             body["endpointConfig"] = {"endpointDisplayName": name}
         http = _connect(self.base_url, self.api_key)
-        operation = _call(http, "POST", f"{_LOCATION}:deploy", json=body)
+        operation = _once(http, f"{_LOCATION}:deploy", body, idempotency_key or uuid.uuid4().hex)
         endpoint = Endpoint(http, str(operation["metadata"]["endpoint"]).rpartition("/")[2])
         return endpoint.wait(timeout_s, on_change) if wait else endpoint
 
@@ -146,6 +166,20 @@ def _connect(base_url: str | None, api_key: str | None) -> httpx.Client:
         raise ClientError("there is no key: pass api_key or set MODELUNIT_API_KEY")
     url = base_url or os.environ.get("MODELUNIT_BASE_URL") or DEFAULT_BASE_URL
     return httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=_TIMEOUT, trust_env=False)
+
+
+def _once(http: httpx.Client, path: str, body: dict[str, Any], key: str) -> dict[str, Any]:
+    """What a POST makes, once: it is sent again while nobody knows whether it has arrived."""
+    silence, sent = Silence(), False
+    while True:
+        try:
+            return _call(http, "POST", path, json=body, headers={"Idempotency-Key": key})
+        except ClientError as error:
+            nobody_there = isinstance(error.__cause__, httpx.ConnectError) and not sent
+            if nobody_there or not error.passing or silence.too_long(time.monotonic(), answered=False):
+                raise
+        sent = True
+        time.sleep(POLL_S)
 
 
 def _call(http: httpx.Client, method: str, path: str, **request: Any) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.errors import BadRequest, InternalError, NotFound, PlatformError, TooLarge
 
 BODY_TIMEOUT_S = 60.0
+CALLER_LEFT = 499
+"""The usual number for a request whose caller did not wait for the answer: nobody gets it, and what was wanted may be
+done."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = logging.getLogger("ray.serve")

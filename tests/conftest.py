@@ -1,6 +1,8 @@
 """What several tests share."""
 
+import fcntl
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +27,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def demo_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model, converted once a session the way a person does it."""
-    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    subprocess.run([sys.executable, "-m", "app.weights.demo_model", str(folder)], cwd=ROOT, check=True)
+    """The demo model, converted once the way a person does it, by the first of the workers that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which all workers have in common, and nobody else
+    folder = base / "models" / "SmolLM2-135M-Instruct"
+    with (base / "demo-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", "app.weights.demo_model", str(folder)], cwd=ROOT, check=True)
     return folder

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 
 from app.bench.s3_server import S3_KEY, S3_SECRET, NotInstalled, s3_credentials, s3_server, s3_settings
 from app.settings import Settings
@@ -77,8 +78,9 @@ def bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
 
 
 @pytest.fixture
-def proxy(s3_url: str) -> Iterator[FaultingProxy]:
-    """Between a client and the S3 server."""
+def proxy(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultingProxy]:
+    """Between a client and the S3 server; clients in this process ask again without the pauses that boto3 makes."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
     proxy = FaultingProxy(s3_url)
     yield proxy
     proxy.close()

@@ -1,4 +1,4 @@
-"""The Python client, and `modelunit deploy`, against a control plane that listens."""
+"""The Python client, against a control plane that listens."""
 
 import json
 import socket
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
@@ -15,13 +16,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from app.catalog.catalog import Catalog
-from app.client import ClientError, CustomModel, DeployFailed
+from app.client import ClientError, CustomModel, DeployFailed, Endpoint
 from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.deployment import asgi
 from app.control_plane.platform import Platform
+from app.core import patience
 from app.core.records import DEFAULT_WORKSPACE, Model
 from tests.control_plane.platforms import WAIT_S, FakeCluster, publish_model, settings_in, until
+from tests.deployable import make_ready, write_config
 
 
 @pytest.fixture
@@ -64,22 +66,7 @@ def key(platform: Platform) -> str:
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    entry = Catalog.load().find("SmolLM2-135M-Instruct")
-    assert entry
-    folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"architectures": [entry.architectures[0]], **entry.structure}))
-    return folder.as_uri()
-
-
-def ready(platform: Platform) -> None:
-    """Whatever prepares the model is played: its weights are those of the model that is there."""
-    until(lambda: [one for one in platform.models.find(DEFAULT_WORKSPACE) if one.spec] or None)
-    for model in platform.models.find(DEFAULT_WORKSPACE):
-        if model.spec:
-            versions = [one.model_copy(update={"state": "healthy"}) for one in platform.models.versions(model)]
-            platform.registry.put(model.model_copy(update={"state": "healthy"}), *versions)
-    platform.endpoint_loop.nudge()
+    return write_config(tmp_path / "mine").as_uri()
 
 
 def test_from_a_folder_to_an_answer_and_away(platform: Platform, base_url: str, key: str, uri: str) -> None:
@@ -88,7 +75,7 @@ def test_from_a_folder_to_an_answer_and_away(platform: Platform, base_url: str, 
     def hear(state: str, reason: str) -> None:
         heard.append((state, reason))
         if reason.startswith("its model is preparing"):
-            ready(platform)
+            make_ready(platform)
 
     endpoint = CustomModel(uri, base_url=base_url, api_key=key).deploy(name="mine", max_units=2, on_change=hear)
     assert endpoint.state == "healthy"
@@ -123,7 +110,10 @@ def test_a_machine_by_its_three_fields(platform: Platform, base_url: str, key: s
     assert len(platform.endpoints.find(DEFAULT_WORKSPACE)) == 1
 
 
-def test_an_endpoint_that_cannot_serve_says_why(platform: Platform, base_url: str, key: str, uri: str) -> None:
+def test_an_endpoint_that_cannot_serve_says_why(
+    platform: Platform, base_url: str, key: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "FAILED_FOR_S", 0.0)
     endpoint = CustomModel(uri, base_url=base_url, api_key=key).deploy(wait=False)
     (model,) = [one for one in platform.models.find(DEFAULT_WORKSPACE) if one.spec]
     current = platform.registry.get(Model, model.id)
@@ -156,3 +146,50 @@ def test_who_cannot_be_reached_or_may_not(
     assert silent.value.status is None
     assert isinstance(silent.value.__cause__, Exception)
     assert not isinstance(silent.value, DeployFailed)
+
+
+def record(state: str, observed: int = 1) -> httpx.Response:
+    return httpx.Response(200, json={"state": state, "reason": "", "generation": 1, "observed_generation": observed})
+
+
+AWAY = httpx.Response(503, json={"error": {"message": "The control plane cannot be reached."}})
+
+
+def endpoint_of(*answers: httpx.Response | Exception) -> Endpoint:
+    """One whose platform gives these answers."""
+    rest = list(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        given = rest.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    return Endpoint(httpx.Client(base_url="http://platform", transport=httpx.MockTransport(answer)), "ep-1")
+
+
+def test_waiting_bears_outages_and_bad_news_that_do_not_last() -> None:
+    heard: list[str] = []
+    lost = httpx.RemoteProtocolError("lost")
+    before = (record("healthy", observed=0), record("abnormal"), record("scheduling"))
+    endpoint = endpoint_of(AWAY, *before, lost, httpx.ConnectError("away"), AWAY, record("alarm"), record("healthy"))
+    assert endpoint.wait(on_change=lambda state, _: heard.append(state), poll_s=0) is endpoint
+    assert heard == ["healthy", "abnormal", "scheduling", "alarm", "healthy"]
+
+
+def test_waiting_ends_with_what_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "OUTAGE_S", 0.0)
+    with pytest.raises(ClientError, match="cannot be reached") as away:
+        endpoint_of(*[AWAY] * 1000).wait(poll_s=0.001)
+    assert away.value.status == 503
+    with pytest.raises(ClientError, match="answered 404"):
+        endpoint_of(httpx.Response(404)).wait()
+    with pytest.raises(DeployFailed, match="ep-1 is still not heard of after 0 s"):
+        endpoint_of(AWAY).wait(timeout_s=0)
+
+
+def test_a_wish_that_is_repeated_makes_one_endpoint(platform: Platform, base_url: str, key: str, uri: str) -> None:
+    model = CustomModel(uri, base_url=base_url, api_key=key)
+    first, again = (model.deploy(wait=False, idempotency_key="mine") for _ in range(2))
+    assert first.id == again.id
+    assert model.deploy(wait=False).id != first.id

@@ -1,10 +1,10 @@
-"""From figures of several rounds to rows of the table: medians, ratios, spreads and units."""
+"""From figures of several rounds to rows of the table: medians, ratios, spreads, units and what was wanted."""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-Row = dict[str, Any]
+from app.bench.limits import Row, judged
+
 Samples = Mapping[str, Sequence[float]]
 """Row name -> one figure for each round."""
 
@@ -28,7 +28,7 @@ def rows_alone(ours: Samples) -> list[Row]:
     """Rows of what plain vLLM does not do at all."""
     nothing = {"plain": None, "ratio": None, "spread": None}
     return [
-        {"name": name, "unit": _unit(name), "ours": round(statistics.median(figures), 3), **nothing}
+        judged({"name": name, "unit": _unit(name), "ours": round(statistics.median(figures), 3), **nothing})
         for name, figures in ours.items()
     ]
 
@@ -44,7 +44,7 @@ def _row(name: str, ours: Sequence[float], plain: Sequence[float]) -> Row:
     """
     base = plain if len(plain) == len(ours) else [statistics.median(plain)] * len(ours)
     ratios = [a / b for a, b in zip(ours, base, strict=True)] if all(base) else []
-    return {
+    row = {
         "name": name,
         "unit": _unit(name),
         "ours": round(statistics.median(ours), 3),
@@ -52,3 +52,4 @@ def _row(name: str, ours: Sequence[float], plain: Sequence[float]) -> Row:
         "ratio": round(statistics.median(ratios), 3) if ratios else None,
         "spread": round(max(ratios) - min(ratios), 3) if ratios else None,
     }
+    return judged(row)

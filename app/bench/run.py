@@ -14,9 +14,10 @@ from rich.table import Table
 
 from app import processes
 from app.bench import arms, idle
+from app.bench.limits import Row, in_words
 from app.bench.load import Figures, measure
 from app.bench.records import measure_records
-from app.bench.rows import Row, rows, rows_alone
+from app.bench.rows import rows, rows_alone
 from app.bench.s3_server import NotInstalled
 from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
@@ -132,9 +133,10 @@ def _is_engine(process: psutil.Process) -> bool:
 
 
 def _print(measured: list[Row], caption: str) -> None:
-    table = Table("name", "unit", "ours", "plain", "ratio", "spread", box=None, caption=caption)
+    columns = ("name", "unit", "ours", "plain", "ratio", "spread")
+    table = Table(*columns, "limit", box=None, caption=caption)
     for row in measured:
-        table.add_row(*(_shown(value) for value in row.values()))
+        table.add_row(*(_shown(row[column]) for column in columns), in_words(row["limit"]))
     Console(width=140 if not shutil.get_terminal_size().columns > 140 else None).print(table)
 
 

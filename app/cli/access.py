@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.api import Api, segment
-from app.cli.terminal import AsJson, Confirm, commands, errors, output, show
+from app.cli.terminal import AsJson, Confirm, commands, errors, show, show_done
 from app.cli.times import ahead
 
 keys = commands("API keys.")
@@ -44,10 +44,12 @@ def create_key(
 
 
 @keys.command("revoke")
-def revoke_key(key: Annotated[str, typer.Argument(help="Its ID, such as key-...")], confirm: Confirm) -> None:
+def revoke_key(
+    key: Annotated[str, typer.Argument(help="Its ID, such as key-...")], confirm: Confirm, as_json: AsJson = False
+) -> None:
     """Take a key back: every router refuses it within a second."""
     Api().delete(f"api-keys/{segment(key)}", confirm)
-    output.print(f"{key} is revoked")
+    show_done(f"{key} is revoked", {"id": key, "deleted": True}, as_json)
 
 
 @members.command("list")
@@ -90,17 +92,18 @@ def change_member(
 
 
 @members.command("remove")
-def remove_member(member: WhichMember, confirm: Confirm) -> None:
+def remove_member(member: WhichMember, confirm: Confirm, as_json: AsJson = False) -> None:
     """Take a member away, and their keys with them."""
     Api().delete(f"members/{segment(member)}", confirm)
-    output.print(f"{member} is no member any more; their keys are revoked")
+    gone = {"id": member, "deleted": True}
+    show_done(f"{member} is no member any more; their keys are revoked", gone, as_json)
 
 
 @members.command("clear")
-def clear_members(confirm: Confirm) -> None:
+def clear_members(confirm: Confirm, as_json: AsJson = False) -> None:
     """Take all members away, and their keys with them."""
     Api().delete("members", confirm)
-    output.print("there are no members any more; their keys are revoked")
+    show_done("there are no members any more; their keys are revoked", {"deleted": True}, as_json)
 
 
 @workspaces.command("list")
@@ -134,10 +137,12 @@ def issue_workspace_key(
 
 
 @workspaces.command("delete")
-def delete_workspace(workspace: Annotated[str, typer.Argument(help="Its ID.")], confirm: Confirm) -> None:
+def delete_workspace(
+    workspace: Annotated[str, typer.Argument(help="Its ID.")], confirm: Confirm, as_json: AsJson = False
+) -> None:
     """Remove a workspace that has no endpoints, models or running jobs any more."""
     Api().delete(f"workspaces/{segment(workspace)}", confirm)
-    output.print(f"{workspace} is removed")
+    show_done(f"{workspace} is removed", {"id": workspace, "deleted": True}, as_json)
 
 
 def _end_of(expires: str | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +11,7 @@ import typer
 
 from app.cli.terminal import settings_or_exit
 from app.local import StartFailed
-from app.local.running import admin_key, running
+from app.local.running import Running, admin_key, running
 
 Rows = list[dict[str, Any]]
 
@@ -28,14 +28,24 @@ class Refused(StartFailed):
         self.status = status
 
 
-def reach(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """Base URL and key: MODELUNIT_BASE_URL and MODELUNIT_API_KEY, else those of the platform here and its admin.
+class Reached(NamedTuple):
+    """A platform, and the key that it is called with."""
+
+    base_url: str
+    key: str
+    here: Running | None
+    """The platform of this machine; None for one that is elsewhere."""
+
+
+def reach(environ: Mapping[str, str] = os.environ) -> Reached:
+    """The platform at MODELUNIT_BASE_URL, else the one here; with MODELUNIT_API_KEY, and here else as its admin.
 
     Raises StartFailed.
     """
+    key = environ.get("MODELUNIT_API_KEY")
     if url := environ.get("MODELUNIT_BASE_URL"):
-        if key := environ.get("MODELUNIT_API_KEY"):
-            return url, key
+        if key:
+            return Reached(url, key, None)
         raise StartFailed("MODELUNIT_BASE_URL names a platform, but MODELUNIT_API_KEY has no key for it")
     settings = settings_or_exit()
     found = running(settings)
@@ -44,15 +54,15 @@ def reach(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
             "no platform runs here; start one with 'modelunit up', or name one elsewhere by MODELUNIT_BASE_URL and "
             "MODELUNIT_API_KEY"
         )
-    return found.base_url, admin_key(settings, found)
+    return Reached(found.base_url, key or admin_key(settings, found), found)
 
 
 class Api:
     """The platform's API. Every failure ends the command with the API's own words."""
 
     def __init__(self) -> None:
-        url, key = reach()
-        headers = {"authorization": f"Bearer {key}"}
+        self.platform = reach()
+        url, headers = self.platform.base_url, {"authorization": f"Bearer {self.platform.key}"}
         self._client = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
 
     def call(self, method: str, path: str, **request: Any) -> Any:
@@ -110,7 +120,9 @@ class Api:
         try:
             body = answer.json()
         except ValueError:
-            raise self._not_a_platform() from None
+            if answer.status_code < 500:
+                raise self._not_a_platform() from None
+            body = None  # of something in between
         if answer.status_code >= 400:
             told = body.get("error", {}) if isinstance(body, dict) else {}
             raise Refused(str(told.get("message") or f"the platform answered {answer.status_code}"), answer.status_code)

@@ -14,10 +14,19 @@ _ID = re.compile(r"ep-\d{14}-[a-z0-9]+")
 
 
 def endpoint_path(api: Api, which: str, *, deleted: bool = False) -> str:
-    """Where the API has the endpoint that is meant; `deleted`: one that can be restored. Raises StartFailed."""
+    """Where the API has the endpoint that is meant; `deleted`: one that can be restored. Raises StartFailed.
+
+    While units drain there may be a new one of the same name: of those two the new one is meant, or with `deleted`
+    the old one.
+    """
     if _ID.fullmatch(which):
         return f"endpoints/{which}"
-    found = api.list("endpoints", name=which, deleted="true" if deleted else None)
+    found = api.list("endpoints", name=which)
+    leaving = [one for one in found if one["state"] == "deleting"]
+    if deleted:
+        found = leaving + api.list("endpoints", name=which, deleted="true")
+    elif len(leaving) < len(found):
+        found = [one for one in found if one not in leaving]
     if len(found) == 1:
         return f"endpoints/{found[0]['id']}"
     if found:

@@ -1,5 +1,6 @@
 """`modelunit endpoints events`, `logs`, `metrics` and `snippet`: how an endpoint does, and how to call it."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -7,9 +8,8 @@ import typer
 from app.cli.api import Api, given
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
 from app.cli.terminal import AsJson, Limit, Search, errors, printable, show
-from app.cli.times import Until, ago
+from app.cli.times import Since, Until
 
-Since = Annotated[str | None, typer.Option(parser=ago, metavar="TIME", help="Such as 2h ago (write 2h), or a moment.")]
 _FIGURES = (
     "minute", "requests", "errors", "refused", "ttft_ms", "tpot_ms", "prompt_tokens", "completion_tokens", "queue",
     "units", "unit_s", "cpu_pct", "memory_mib", "kv_cache_pct", "accelerator_pct",
@@ -48,13 +48,19 @@ def logs_command(
     wanted = given(search=search or None, since=since, until=until)
     if as_json:
         show(api.list(path, **wanted) if everything else api.newest(path, limit, **wanted), True)
-    elif follow or everything:
-        for line in api.lines(path, params=wanted | {"follow" if follow else "download": "true"}):
-            if line:  # an empty one only shows that the connection lives
-                typer.echo(printable(line))
+        return
+    lines: Iterable[str]
+    if follow or everything:
+        lines = api.lines(path, params=wanted | {"follow" if follow else "download": "true"})
     else:
-        for row in api.newest(path, limit, **wanted):
-            typer.echo(printable(f"{row['created_at']} {row['unit']} {row['message']}"))
+        lines = (f"{row['created_at']} {row['unit']} {row['message']}" for row in api.newest(path, limit, **wanted))
+    any_line = False
+    for line in lines:
+        if line:  # an empty one only shows that the connection lives
+            typer.echo(printable(line))
+            any_line = True
+    if not any_line:
+        errors.print(_why_none(api, path, search, given(since=since, until=until)))
 
 
 def metrics_command(
@@ -86,6 +92,15 @@ def snippet_command(
         show(found, True)
     else:
         typer.echo(printable(found["code"]), nl=False)
+
+
+def _why_none(api: Api, path: str, search: str, window: dict[str, str]) -> str:
+    """Why a log has no line to show."""
+    if search and api.newest(path, 1, **window):
+        return f"no line contains {search!r}"
+    if window and api.newest(path, 1):
+        return "its units wrote nothing in that time"
+    return "its units have written nothing yet"
 
 
 def _row(service: dict[str, Any], use: dict[str, Any]) -> dict[str, Any]:

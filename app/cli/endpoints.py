@@ -7,19 +7,18 @@ import typer
 from app.cli.api import Api, Rows, given
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
 from app.cli.endpoint_options import nested, with_field_options
+from app.cli.endpoint_outcome import Timeout, Wait, show_outcome
 from app.cli.endpoint_reports import events_command, logs_command, metrics_command, snippet_command
 from app.cli.scaling import scaling_command, tiers_command, wake_command
-from app.cli.terminal import AsJson, Confirm, commands, output, show
-from app.cli.waiting import wait_for_endpoint
+from app.cli.terminal import AsJson, Confirm, commands, output, show, show_done
+from app.core.records import EndpointState
 
 endpoints = commands("Endpoints: what people call.")
-
-Wait = Annotated[bool, typer.Option(help="Until it serves, and tell what it waits for.")]
 
 
 @endpoints.command("list")
 def list_command(
-    state: Annotated[str | None, typer.Option(help="Such as healthy, stopped or abnormal.")] = None,
+    state: Annotated[EndpointState | None, typer.Option()] = None,
     model: Annotated[str | None, typer.Option(help="A model's ID or name.")] = None,
     name: Annotated[str | None, typer.Option()] = None,
     machine_type: Annotated[str | None, typer.Option()] = None,
@@ -50,12 +49,13 @@ def create_command(
     model: Annotated[str, typer.Option(help="A model's ID or name.")],
     fields: dict[str, Any],
     wait: Wait = True,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve a model. Ends with 1 when it cannot serve; Ctrl-C leaves the wish standing."""
     api = Api()
     made = api.call("POST", "endpoints", json=nested({"name": name, "model": model, **fields}))
-    _show_outcome(api, made, wait, as_json)
+    show_outcome(api, made, wait, timeout, as_json)
 
 
 @endpoints.command("patch")
@@ -71,6 +71,7 @@ def patch_command(
     ] = None,
     if_match: Annotated[str | None, typer.Option("--if-match", help="Only if its etag is still this one.")] = None,
     wait: Wait = True,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is named, in place where that is possible; else new units take over before the old ones leave."""
@@ -82,14 +83,15 @@ def patch_command(
     changed = api.call("PATCH", endpoint_path(api, endpoint), json=changes, headers=headers)
     if not as_json:
         output.print(f"{changed['effect']}: {changed['effect_reason']}")
-    _show_outcome(api, changed, wait and changed["state"] != "stopped", as_json)
+    show_outcome(api, changed, wait and changed["state"] != "stopped", timeout, as_json)
 
 
 @endpoints.command("start")
-def start_command(endpoint: WhichEndpoint, wait: Wait = True, as_json: AsJson = False) -> None:
+def start_command(endpoint: WhichEndpoint, wait: Wait = True, timeout: Timeout = None, as_json: AsJson = False) -> None:
     """Serve again after a stop."""
     api = Api()
-    _show_outcome(api, api.call("POST", f"{endpoint_path(api, endpoint)}:start"), wait, as_json)
+    started = api.call("POST", f"{endpoint_path(api, endpoint)}:start")
+    show_outcome(api, started, wait, timeout, as_json)
 
 
 @endpoints.command("stop")
@@ -100,10 +102,13 @@ def stop_command(endpoint: WhichEndpoint, as_json: AsJson = False) -> None:
 
 
 @endpoints.command("restore")
-def restore_command(endpoint: WhichEndpoint, wait: Wait = True, as_json: AsJson = False) -> None:
+def restore_command(
+    endpoint: WhichEndpoint, wait: Wait = True, timeout: Timeout = None, as_json: AsJson = False
+) -> None:
     """Bring back a deleted endpoint with its ID, settings and keys."""
     api = Api()
-    _show_outcome(api, api.call("POST", f"{endpoint_path(api, endpoint, deleted=True)}:restore"), wait, as_json)
+    restored = api.call("POST", f"{endpoint_path(api, endpoint, deleted=True)}:restore")
+    show_outcome(api, restored, wait, timeout, as_json)
 
 
 @endpoints.command("delete")
@@ -111,12 +116,14 @@ def delete_command(
     endpoint: WhichEndpoint,
     confirm: Confirm,
     purge: Annotated[bool, typer.Option("--purge", help="Forget one that is deleted, for good.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove an endpoint; it can be restored for a while."""
     api = Api()
     params = {"purge": "true"} if purge else {}
     gone = api.delete(endpoint_path(api, endpoint, deleted=purge), confirm, **params)
-    output.print(f"{gone['id']} is forgotten" if purge else f"{gone['id']} is being removed; 'restore' brings it back")
+    done = "is forgotten" if purge else "is being removed; 'restore' brings it back"
+    show_done(f"{gone['id']} {done}", gone, as_json)
 
 
 endpoints.command("events")(events_command)
@@ -133,13 +140,3 @@ def show_endpoints(rows: Rows, as_json: bool) -> None:
     if not as_json:
         rows = [row | {"units": f"{row['units']['running']}/{row['units']['target']}"} for row in rows]
     show(rows, as_json, "id", "name", "model", "machine_type", "units", "state", "reason")
-
-
-def _show_outcome(api: Api, endpoint: dict[str, Any], wait: bool, as_json: bool) -> None:
-    """Print the endpoint, once it serves if that is to be waited for; one that cannot serve ends with 1."""
-    serves = True
-    if wait:
-        endpoint, serves = wait_for_endpoint(api, endpoint["id"])
-    show(endpoint, as_json)
-    if not serves:
-        raise typer.Exit(1)

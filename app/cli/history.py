@@ -6,9 +6,8 @@ import typer
 
 from app.cli.api import Api
 from app.cli.terminal import AsJson, Limit, show
-from app.cli.times import Until, ago
+from app.cli.times import Since, Until
 
-Since = Annotated[str | None, typer.Option(parser=ago, metavar="TIME", help="2h means two hours ago; or a moment.")]
 Actor = Annotated[str | None, typer.Option(help="A key's ID.")]
 
 

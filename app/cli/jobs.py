@@ -6,15 +6,16 @@ import typer
 
 from app.cli.api import Api, segment
 from app.cli.findings import show_with_findings
-from app.cli.terminal import AsJson, Search, commands, errors, output, show
+from app.cli.terminal import AsJson, Search, commands, errors, output, show, show_done
+from app.core.records import JobState, JobType
 
 jobs = commands("Jobs: what works on models, and what it wrote.")
 
 
 @jobs.command("list")
 def list_command(
-    type_: Annotated[str | None, typer.Option("--type", help="Such as upload or validate.")] = None,
-    state: Annotated[str | None, typer.Option(help="Such as running or failed.")] = None,
+    type_: Annotated[JobType | None, typer.Option("--type", help="Such as upload or validate.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Such as running or failed.")] = None,
     model_id: Annotated[str | None, typer.Option()] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,10 +35,16 @@ def logs_command(
     job: str,
     search: Search = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """What a job wrote."""
+    if follow and as_json:
+        raise typer.BadParameter("--follow does not go together with --json")
     api = Api()
     path = f"jobs/{segment(job)}/logs"
+    if as_json:
+        show(api.list(path, search=search), True)
+        return
     any_line = False
     for line in api.lines(path, params={"search": search, "follow" if follow else "download": "true"}):
         if line or not follow:  # an empty one may only show that the connection lives
@@ -49,6 +56,7 @@ def logs_command(
 
 
 @jobs.command("stop")
-def stop_command(job: str) -> None:
+def stop_command(job: str, as_json: AsJson = False) -> None:
     """Stop a job."""
-    output.print(f"{Api().call('POST', f'jobs/{segment(job)}:stop')['id']} is being stopped")
+    stopped = Api().call("POST", f"jobs/{segment(job)}:stop")
+    show_done(f"{stopped['id']} is being stopped", stopped, as_json)

@@ -1,6 +1,8 @@
 """`modelunit up`, `down`, `status`, `env`, `doctor` and `bench-platform`: the platform on this machine."""
 
 import shlex
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +10,11 @@ import typer
 
 from app.cli.api import Api
 from app.cli.endpoints import show_endpoints
-from app.cli.terminal import AsJson, errors, interruptible, output, settings_or_exit, show, stopwatch
+from app.cli.terminal import AsJson, errors, interruptible, output, settings_or_exit, show, show_done, stopwatch
 from app.local.doctor import examine
 from app.local.platform import down, up
 from app.local.ray_node import TUNING
-from app.local.running import curl_line, key_place, running
+from app.local.running import curl_line, key_place
 
 
 def up_command(
@@ -53,24 +55,22 @@ def env_command(as_json: AsJson = False) -> None:
         output.print("\n".join(f"export {name}={shlex.quote(value)}" for name, value in TUNING.items()))
 
 
-def down_command() -> None:
+def down_command(as_json: AsJson = False) -> None:
     """Stop what `up` started; data stay."""
     count = down(settings_or_exit(), errors.print)
-    output.print(f"stopped {count} processes" if count else "nothing was running")
+    show_done(f"stopped {count} processes" if count else "nothing was running", {"stopped_processes": count}, as_json)
 
 
 def status_command(as_json: AsJson = False) -> None:
     """Say whether the platform runs, and how its endpoints are."""
-    settings = settings_or_exit()
-    found = running(settings)
-    if found is None:
-        errors.print(f"no platform runs for {settings.home}; start one with 'modelunit up'")
-        raise typer.Exit(1)
-    rows = Api().list("endpoints")
+    api = Api()
+    rows = api.list("endpoints")
     if as_json:
-        show({**found.model_dump(), "endpoints": rows}, True)
+        here = api.platform.here
+        about = here.model_dump() if here else {"base_url": api.platform.base_url}
+        show({**about, "endpoints": rows}, True)
     else:
-        output.print(found.base_url)
+        output.print(api.platform.base_url)
         show_endpoints(rows, False)
 
 
@@ -82,9 +82,14 @@ def doctor_command(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def bench_command(rounds: Annotated[int, typer.Option(min=1, max=100)] = 3) -> None:
+def bench_command(
+    rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
+    as_json: AsJson = False,
+) -> None:
     """Measure the platform against plain vLLM on this machine: a table, and HOME/bench.json. Takes minutes."""
     from app.bench.run import run  # noqa: PLC0415 (nothing else of the command needs it)
 
-    say = stopwatch(decimals=0)
-    run(settings_or_exit().home, rounds, say)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # the table
+        rows = run(settings_or_exit().home, rounds, stopwatch(decimals=0))
+    if as_json:
+        show(rows, True)

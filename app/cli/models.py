@@ -6,7 +6,7 @@ import typer
 
 from app.cli.api import Api, given, segment, source_uri
 from app.cli.findings import show_outcome, show_with_findings
-from app.cli.terminal import AsJson, Confirm, commands, output, show
+from app.cli.terminal import AsJson, Confirm, commands, show, show_done
 from app.cli.waiting import wait_for_job, wait_for_model
 
 models = commands("Models: bring weights, look at them, remove them.")
@@ -80,10 +80,10 @@ def validate_command(model: WhichModel, as_json: AsJson = False) -> None:
 
 
 @models.command("delete")
-def delete_command(model: WhichModel, confirm: Confirm) -> None:
+def delete_command(model: WhichModel, confirm: Confirm, as_json: AsJson = False) -> None:
     """Remove a model and its weights; this cannot be undone."""
     gone = Api().delete(f"models/{segment(model)}", confirm)
-    output.print(f"{gone['id']} is being removed")
+    show_done(f"{gone['id']} is being removed", gone, as_json)
 
 
 def _in_brief(model: dict[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,14 @@ def show(value: Any, as_json: bool, *columns: str) -> None:
         output.print("\n".join(f"{name:<{width}}  {_text(content)}" for name, content in value.items()))
 
 
+def show_done(text: str, record: Any, as_json: bool) -> None:
+    """That something is done: in a sentence, or as the record of it in JSON."""
+    if as_json:
+        show(record, True)
+    else:
+        output.print(text)
+
+
 def printable(text: str) -> str:
     """Without what would steer a terminal: models and engines may write anything."""
     return text.translate(_CONTROL)

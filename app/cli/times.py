@@ -30,8 +30,9 @@ def ago(text: str, now: datetime | None = None) -> str:
     return _moment(text, -1, now)
 
 
+Since = Annotated[str | None, typer.Option(parser=ago, metavar="TIME", help="Such as 2h (two hours ago), or a moment.")]
 Until = Annotated[str | None, typer.Option(parser=ago, metavar="TIME", help="The same.")]
-"""The end of what `--since` begins."""
+"""A window of time."""
 
 
 def _moment(text: str, direction: int, now: datetime | None) -> str:

@@ -2,62 +2,68 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
 
 from app.cli.api import Api, Refused
-from app.cli.terminal import errors, interruptible
+from app.cli.terminal import errors, interruptible, printable, stopwatch
+from app.core.patience import OUTAGE_S, Outcome, Silence
 from app.core.waiting import without_counts
 from app.local import StartFailed
 
 POLL_S = 0.5
-FAILED_FOR_S = 5.0
-"""A state that ends the waiting must last so long: it may still be that of the wish before."""
-OUTAGE_S = 300.0
-"""How long the control plane may be away while somebody waits for an endpoint."""
-_SERVES = ("healthy", "sleeping")
-_CANNOT_SERVE = ("abnormal", "alarm", "stopped", "deleting")
+AWAY = "the control plane does not answer; the wish stands"
 _JOB_ENDED = ("completed", "failed", "stopped")
+
+Clock = Callable[[], float]
+Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 def wait_for_endpoint(
-    api: Api, endpoint_id: str, clock: Callable[[], float] = time.monotonic, *, awake: bool = False
+    api: Api,
+    endpoint_id: str,
+    timeout_s: float | None = None,
+    clock: Clock = time.monotonic,
+    *,
+    awake: bool = False,
 ) -> tuple[dict[str, Any], bool]:
-    """The endpoint once its wish is carried out, or cannot be, and which of the two. Raises StartFailed.
+    """The endpoint once its wish is carried out, or cannot be, or the time is over; and whether it serves.
 
     `awake`: it is waited until a unit runs, whatever else is on its way; else one that sleeps serves as well.
+    Raises StartFailed where nothing is heard of it.
     """
-    started = seen_at = clock()
-    failing_since: float | None = None
-    told = ""
+    say, outcome, started = _once(stopwatch()), Outcome(awake=awake), clock()
+    latest: dict[str, Any] | None = None
     with interruptible(_wish_stands("endpoints", endpoint_id)), errors.status(endpoint_id) as spinner:
+
+        def tell(line: str) -> None:
+            spinner.update(Text(line))
+            say(line)
+
+        ask = _Asker(tell, clock)
         while True:
-            endpoint, now = _seen(api, endpoint_id), clock()
-            if endpoint is None:
-                line = "the control plane does not answer; the wish stands"
-                if now - seen_at > OUTAGE_S:
-                    raise StartFailed(f"the control plane has not answered for {OUTAGE_S:.0f} s; the wish stands")
-            else:
-                seen_at = now
-                line = f"{endpoint['state']}: {endpoint['reason']}".removesuffix(": ")
-                failing_since = (failing_since or now) if endpoint["state"] in _CANNOT_SERVE else None
-            spinner.update(line)
-            if without_counts(line) != told:
-                told = without_counts(line)
-                errors.print(f"[{now - started:5.1f} s] {line}")
-            if endpoint is not None:
-                done = endpoint["state"] in _SERVES and endpoint["observed_generation"] == endpoint["generation"]
-                if endpoint["units"]["running"] if awake else done:
-                    return endpoint, True
-                if failing_since is not None and now - failing_since >= FAILED_FOR_S:
-                    return endpoint, False
+            if endpoint := ask(lambda: api.call("GET", f"endpoints/{endpoint_id}")):
+                latest = endpoint
+                tell(printable(f"{endpoint['state']}: {endpoint['reason']}".removesuffix(": ")))
+                serves = outcome.serves(endpoint, clock())
+                if serves is not None:
+                    return endpoint, serves
+            if timeout_s is not None and clock() - started >= timeout_s:
+                over = f"{endpoint_id} does not serve after {timeout_s:.0f} s; the wish stands"
+                if latest is None:
+                    raise StartFailed(over)
+                errors.print(over)
+                return latest, False
             time.sleep(POLL_S)
 
 
-def wait_for_model(api: Api, model_id: str) -> dict[str, Any]:
-    """The model once it is made or failed; meanwhile a bar shows how far it is."""
+def wait_for_model(api: Api, model_id: str, clock: Clock = time.monotonic) -> dict[str, Any]:
+    """The model once it is made or failed; meanwhile a bar shows how far it is. Raises StartFailed."""
+    ask = _Asker(errors.print, clock)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with (
         interruptible(_wish_stands("models", model_id)),
@@ -65,10 +71,10 @@ def wait_for_model(api: Api, model_id: str) -> dict[str, Any]:
     ):
         bar = progress.add_task("preparing", total=None)
         while True:
-            model: dict[str, Any] = api.call("GET", f"models/{model_id}")
-            if model["state"] != "preparing":
+            model: dict[str, Any] | None = ask(lambda: api.call("GET", f"models/{model_id}"))
+            if model and model["state"] != "preparing":
                 return model
-            if made := api.list(f"models/{model_id}/jobs"):
+            if model and (made := ask(lambda: api.list(f"models/{model_id}/jobs"))):
                 job = made[-1]
                 total = job["total_bytes"] or None
                 progress.update(
@@ -77,12 +83,54 @@ def wait_for_model(api: Api, model_id: str) -> dict[str, Any]:
             time.sleep(POLL_S)
 
 
-def wait_for_job(api: Api, job: dict[str, Any]) -> dict[str, Any]:
-    """The job once it has ended."""
+def wait_for_job(api: Api, job: dict[str, Any], clock: Clock = time.monotonic) -> dict[str, Any]:
+    """The job once it has ended. Raises StartFailed."""
+    ask, path = _Asker(errors.print, clock), f"jobs/{job['id']}"
     while job["state"] not in _JOB_ENDED:
         time.sleep(POLL_S)
-        job = api.call("GET", f"jobs/{job['id']}")
+        job = ask(lambda: api.call("GET", path)) or job
     return job
+
+
+class _Asker:
+    """Asks the control plane again and again, which may be away for a while: another may be about to take over."""
+
+    def __init__(self, tell: Tell, clock: Clock):
+        self._tell = tell
+        self._clock = clock
+        self._silence = Silence()
+        self._answered = True
+
+    def __call__(self, question: Callable[[], T]) -> T | None:
+        """The answer; None where there is none now. Raises StartFailed once there has been none for too long."""
+        answer, answered = None, True
+        try:
+            answer = question()
+        except httpx.TransportError:
+            answered = False
+        except Refused as refusal:
+            if refusal.status < 500:
+                raise
+            answered = False
+        if self._silence.too_long(self._clock(), answered=answered):
+            raise StartFailed(f"the control plane has not answered for {OUTAGE_S:.0f} s; the wish stands")
+        if self._answered and not answered:
+            self._tell(AWAY)
+        self._answered = answered
+        return answer
+
+
+def _once(say: Tell) -> Tell:
+    """Says a line where it is another than the one before."""
+    said = ""
+
+    def tell(line: str) -> None:
+        nonlocal said
+        if without_counts(line) != said:
+            said = without_counts(line)
+            say(line)
+
+    return tell
 
 
 def _wish_stands(kind: str, which: str) -> str:
@@ -90,16 +138,3 @@ def _wish_stands(kind: str, which: str) -> str:
         f"the wish stands and {which} goes on. 'modelunit {kind} get {which}' shows it, "
         f"'modelunit {kind} delete {which}' takes it back"
     )
-
-
-def _seen(api: Api, endpoint_id: str) -> dict[str, Any] | None:
-    """The endpoint; None while the control plane does not answer, for it may be about to return."""
-    try:
-        found: dict[str, Any] = api.call("GET", f"endpoints/{endpoint_id}")
-    except httpx.TransportError:
-        return None
-    except Refused as refusal:
-        if refusal.status < 500:
-            raise
-        return None
-    return found

@@ -29,6 +29,12 @@ class ControlPlaneArgs(BaseModel):
     """How long what happened to a record can be read."""
     keys_per_role: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Live API keys that a workspace may have of each role."""
+    changes_per_key_s: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    """Requests a second, other than GET, that each key may send to the control API."""
+    endpoints_per_workspace: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Endpoints that a workspace may have, stopped ones too; and as many deleted ones that can be restored."""
+    models_per_workspace: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    unfinished_jobs_per_workspace: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     resources: dict[str, float] = {}
     """Ray resources that tie it to a node, such as {"head": 0.001}: its HOME holds the admin key."""
     simulations: dict[str, Simulation] = {}

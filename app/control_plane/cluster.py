@@ -11,8 +11,7 @@ import ray
 import ray._private.state
 from ray import serve
 from ray._private.services import get_webui_url_from_internal_kv
-from ray.autoscaler.v2.sdk import get_cluster_resource_state
-from ray.core.generated.autoscaler_pb2 import NodeStatus
+from ray.core.generated.autoscaler_pb2 import GetClusterResourceStateReply, NodeStatus
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX, DeploymentStatusTrigger
@@ -20,10 +19,11 @@ from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ReplicaState
 
-from app.core.errors import EngineStartError, without_paths
+from app.core.errors import EngineStartError
 from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus as Status
 from app.core.lifecycle import Seen, application_name, parse_application_name
+from app.core.log_text import clean
 from app.core.waiting import Room, shortage
 
 _STATUS: dict[str, Status] = {
@@ -51,6 +51,8 @@ WAKE_TIMEOUT_S = 600.0
 """How long a call waits for a unit that nobody else has asked for."""
 JOB_CPUS = 0.1
 """For placement only: validating and copying wait for disks and networks most of the time."""
+RESOURCES_TIMEOUT_S = 2.0
+"""How long Ray may take to tell what is free."""
 _SLOW_START = "have taken more than"
 """In Serve's remarks on units that take long to start, which tell an operator nothing that we do not know better."""
 
@@ -104,7 +106,7 @@ class Cluster:
 
     def rooms(self) -> list[Room]:
         """The nodes that live. Raises whatever Ray raises."""
-        return _rooms(get_cluster_resource_state(internal_kv_get_gcs_client()))
+        return _rooms(_resource_state())
 
     def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
         """Create the application or change it in place; returns before its units run."""
@@ -207,7 +209,7 @@ def _shortage(needed: dict[str, float]) -> str:
     """Of what there is not enough left; empty when Ray does not wait for it."""
     needed = {name: float(count) for name, count in needed.items() if count}
     try:
-        state = get_cluster_resource_state(internal_kv_get_gcs_client())
+        state = _resource_state()
     except Exception:  # whatever Ray raises: it is only a text
         log.debug("Ray does not tell what is free", exc_info=True)
         return ""
@@ -215,6 +217,13 @@ def _shortage(needed: dict[str, float]) -> str:
     if not any(dict(pending.request.resources_bundle) == needed for pending in state.pending_resource_requests):
         return ""
     return shortage(needed, _rooms(state))
+
+
+def _resource_state() -> Any:
+    """As ray.autoscaler.v2.sdk reads it, which would wait for an answer for as long as it takes."""
+    reply = GetClusterResourceStateReply()
+    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_resource_state(timeout_s=RESOURCES_TIMEOUT_S))
+    return reply.cluster_resource_state
 
 
 def _rooms(state: Any) -> list[Room]:
@@ -234,6 +243,6 @@ def _reason(texts: list[str]) -> str:
     """What an operator should read: the engine's own words where they are, never a stack trace."""
     for text in texts:
         if reason := EngineStartError.reason_in(text):
-            return reason[:_REASON_LIMIT]
+            return clean(reason)[:_REASON_LIMIT]
     last = next((text.strip().splitlines()[-1] for text in texts if text.strip()), "")
-    return without_paths(last)[:_REASON_LIMIT]
+    return clean(last)[:_REASON_LIMIT]

@@ -33,6 +33,7 @@ from app.control_plane.api import (
 from app.control_plane.api.access import Authenticated
 from app.control_plane.api.audit import Audited
 from app.control_plane.api.bodies import BoundedBodies
+from app.control_plane.api.paced import Paced
 from app.control_plane.api.refused import REFUSED
 from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.cluster import Cluster
@@ -81,6 +82,7 @@ def asgi(platform: Platform) -> ASGIApp:
     # The last one added is asked first.
     app.add_middleware(BoundedBodies)
     app.add_middleware(Audited, audit=platform.audit)
+    app.add_middleware(Paced, pace=platform.pace)
     app.add_middleware(Authenticated, keys=platform.keys)
     app.add_middleware(ErrorBoundary)
     return app

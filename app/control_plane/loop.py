@@ -7,6 +7,10 @@ from collections.abc import Callable
 from app.core.errors import Superseded
 
 STOP_TIMEOUT_S = 10.0
+TAKEN_OVER = (
+    "another control plane has taken over; if that happens again and again, two clusters use one database: "
+    "give each its own MODELUNIT_DATABASE_URL"
+)
 
 log = logging.getLogger("ray.serve")
 
@@ -53,7 +57,7 @@ class Loop:
             try:
                 settled = step()
             except Superseded:
-                log.warning("the %s ends: another control plane has taken over", self._name)
+                log.warning("the %s ends: %s", self._name, TAKEN_OVER)
                 return
             except Exception:
                 log.exception("a step of the %s failed", self._name)

@@ -11,6 +11,7 @@ from app.control_plane.faults import no_fault
 from app.control_plane.refusals import Refusals
 from app.control_plane.services.events import event
 from app.control_plane.services.models import Models
+from app.control_plane.services.placements import Placements
 from app.control_plane.services.routing_table import RoutingTables
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
@@ -21,6 +22,8 @@ from app.core.waiting import without_counts
 from app.store.database import Registry
 from app.unit.deployment import UnitSpec, build
 
+LOOK_EVERY_S = 60.0
+"""How often the object store is listed, at most, for what may have been published by hand."""
 RETRY_FAILED_S = 60.0
 RETRY_FAILED_MAX_S = 1800.0
 CALLABLE = ("healthy", "sleeping")
@@ -49,6 +52,7 @@ class Reconciler:
         tables: RoutingTables,
         phases: UnitPhases,
         starts: UnitStarts,
+        placements: Placements,
         cluster: ClusterPort,
         lock: threading.RLock,
         routers_timeout_s: float,
@@ -63,6 +67,7 @@ class Reconciler:
         self._tables = tables
         self._phases = phases
         self._starts = starts
+        self._placements = placements
         self._cluster = cluster
         self._lock = lock
         self._routers_timeout_s = routers_timeout_s
@@ -73,13 +78,20 @@ class Reconciler:
         """(endpoint ID, revision) -> when to try again (0: being tried), and how long that wait is."""
         self._carried_out: dict[tuple[str, str], int] = {}
         self._refusals = Refusals(clock)
+        self._look_at = 0.0
+        self._broken: list[Endpoint] = []
+        """What had a problem in the last step."""
+        self._retried = False
+        """Whether something that failed was tried again since the object store was listed."""
 
     def step(self) -> bool:
         """One round; returns whether nothing is left to wait for."""
+        self._look_in_store()
         endpoints = {endpoint.id: endpoint for endpoint in self._registry.find(Endpoint, deleted_at=None)}
         specs, problems, awaited = self._units.of_all(endpoints.values())
+        self._broken = [endpoints[key] for key in problems]
         if problems:
-            self._adopt()  # what is missing may have been published meanwhile
+            problems |= self._placements.review(endpoints[key] for key in problems)
         wanted = {key: self._units.revision(endpoints[key], spec) for key, spec in specs.items()}
         phases = self._phases.current()
         seen = [
@@ -87,8 +99,7 @@ class Reconciler:
             for app in self._cluster.observe()
         ]
         self._starts.observe(seen, endpoints)
-        if self._retry_failed(seen):
-            self._adopt()  # its weights may be others by now
+        self._retry_failed(seen)
         refused = self._refusals.current(endpoints)
         result = plan(endpoints.values(), wanted, problems, seen, self._carried_out, refused, awaited)
         if result.actions:
@@ -111,7 +122,15 @@ class Reconciler:
             if endpoint_id not in awaited  # the loop is woken when that is there
         )
 
-    def _adopt(self) -> None:
+    def _look_in_store(self) -> None:
+        """What is missing may have been published meanwhile, and the weights of what failed may be others by now."""
+        if self._clock() < self._look_at or not (self._broken or self._retried):
+            return
+        self._look_at = self._clock() + LOOK_EVERY_S
+        wishes = ((endpoint.workspace, endpoint.spec) for endpoint in self._broken)
+        if not self._retried and not any(self._models.is_missing(w, spec.model, spec.precision) for w, spec in wishes):
+            return
+        self._retried = False
         try:
             self._models.adopt()
         except Exception:  # without the object store what is known already still runs
@@ -125,6 +144,7 @@ class Reconciler:
         running: set[tuple[str, str]],
     ) -> bool:
         """Take one step. One that fails (False) holds up no other endpoint, and is taken again after a while."""
+        self._registry.check_turn()  # with another's turn the cluster is another's too
         begin, end = ("deploying", "deployed") if isinstance(action, Deploy) else ("removing", "removed")
         self._reach(begin, endpoint)
         try:
@@ -150,12 +170,11 @@ class Reconciler:
             if endpoint:
                 self._at(f"{step} {endpoint.spec.name}")
 
-    def _retry_failed(self, seen: list[Seen]) -> bool:
+    def _retry_failed(self, seen: list[Seen]) -> None:
         """Take away an application that failed to start, so that it is deployed again: what it lacked may be there now.
 
-        At first after RETRY_FAILED_S, then after twice as long each time. Returns whether there was one.
+        At first after RETRY_FAILED_S, then after twice as long each time.
         """
-        retried = False
         for app in seen:
             if app.status != "failed":
                 continue
@@ -165,14 +184,14 @@ class Reconciler:
                 wait_s = min(wait_s * 2, RETRY_FAILED_MAX_S)
                 self._failed[key] = (self._clock() + wait_s, wait_s)
             elif self._clock() >= due_at:
+                self._registry.check_turn()
                 self._failed[key] = (0.0, wait_s)
                 try:
                     self._cluster.remove(*key)
                 except Exception:  # one endpoint never holds up another
                     log.exception("what failed of %s could not be taken away", app.endpoint_id)
-                retried = True
+                self._retried = True
         self._failed = {key: when for key, when in self._failed.items() if key in self._carried_out}
-        return retried
 
     def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec, first: bool) -> None:
         application = build(

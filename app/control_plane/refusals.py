@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from app.core.errors import without_paths
 from app.core.lifecycle import Refused
+from app.core.log_text import clean
 from app.core.records import Endpoint
 
 RETRY_S = 1.0
@@ -61,4 +61,4 @@ class Refusals:
 def _words(error: Exception) -> str:
     """What went wrong, on one line: Ray's errors end with it, after their stack traces."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return without_paths(lines[-1])[:_REASON_LIMIT]
+    return clean(lines[-1])[:_REASON_LIMIT]

@@ -26,19 +26,27 @@ class StopRules:
         tombstones: Tombstones,
         lock: threading.RLock,
         idle: IdleRule,
+        last_request: Callable[[str], datetime | None],
         now: Callable[[], datetime],
     ):
+        """`last_request`: what routers have told of an endpoint that is not written down yet."""
         self._registry = registry
         self._wishes = wishes
         self._tombstones = tombstones
         self._lock = lock
         self._idle = idle
+        self._last_request = last_request
         self._now = now
+        self._heard_since = now()
+
+    def begin(self) -> None:
+        """From now on routers can tell of requests."""
+        self._heard_since = self._now()
 
     def step(self) -> bool:
         """One round; always settled."""
         for endpoint in self._registry.find(Endpoint, deleted_at=None):
-            if due(endpoint, self._now(), self._idle) is None:
+            if self._due(self._as_heard(endpoint)) is None:
                 continue
             try:
                 self._carry_out(endpoint.id)
@@ -54,7 +62,8 @@ class StopRules:
             endpoint = self._registry.get(Endpoint, endpoint_id)
             if endpoint is None:
                 return
-            match due(endpoint, self._now(), self._idle):  # somebody may have changed it just now
+            endpoint = self._as_heard(endpoint)
+            match self._due(endpoint):  # somebody may have changed or called it just now
                 case Stop(reason):
                     self._wishes.rest(endpoint, "stopped", reason)
                 case Delete(reason):
@@ -63,3 +72,12 @@ class StopRules:
                     warned = endpoint.model_copy(update={"idle_warned_at": self._now()})
                     note = event(endpoint.workspace, endpoint.id, "idle_warning", reason)
                     self._registry.put(warned, note)
+
+    def _as_heard(self, endpoint: Endpoint) -> Endpoint:
+        heard = self._last_request(endpoint.id)
+        if heard is None or (endpoint.last_request_at and endpoint.last_request_at >= heard):
+            return endpoint
+        return endpoint.model_copy(update={"last_request_at": heard})
+
+    def _due(self, endpoint: Endpoint) -> Stop | Warn | Delete | None:
+        return due(endpoint, self._now(), self._idle, self._heard_since)

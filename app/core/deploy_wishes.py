@@ -61,10 +61,12 @@ def wished_machine(wish: MachineWish, machines: Mapping[str, MachineType]) -> Ma
     machine = machines.get(wish.machine_type)
     if machine is None:
         allowed = ", ".join(sorted(machines))
-        raise InvalidField(f"machineType is unknown; allowed: {allowed}.", "machine_spec.machineType")
+        told = f"machineType {wish.machine_type!r} is unknown; allowed: {allowed}."
+        raise InvalidField(told, "machine_spec.machineType")
     own = machine.accelerator or NO_CARD[0]
     if not _same_kind(wish.accelerator_type, own):
-        raise InvalidField(f"acceleratorType of {machine.name} is {own}.", "machine_spec.acceleratorType")
+        told = f"acceleratorType is {wish.accelerator_type!r}; that of {machine.name} is {own}."
+        raise InvalidField(told, "machine_spec.acceleratorType")
     if wish.accelerator_count != machine.accelerator_count:
         raise InvalidField(
             f"acceleratorCount is {wish.accelerator_count}; {machine.name} has {machine.accelerator_count}.",

@@ -3,12 +3,13 @@
 import hashlib
 
 from app.core.errors import Conflict
-from app.core.records import Endpoint
+from app.core.records import Endpoint, Member
 
 
-def etag_of(endpoint: Endpoint) -> str:
+def etag_of(record: Endpoint | Member) -> str:
     """Another one after each change of the wish, and only then: what is observed does not count."""
-    return hashlib.sha256(f"{endpoint.id}\0{endpoint.generation}".encode()).hexdigest()[:16]
+    version = record.generation if isinstance(record, Endpoint) else record.model_dump_json()
+    return hashlib.sha256(f"{record.id}\0{version}".encode()).hexdigest()[:16]
 
 
 def require_match(if_match: str | None, etag: str) -> None:

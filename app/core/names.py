@@ -11,6 +11,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _LETTER = "A-Za-z\u4e00-\u9fff"
 _MODEL_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9_.-]{{0,63}}")
 _SERVICE_NAME = re.compile(rf"[{_LETTER}][{_LETTER}0-9_-]{{0,63}}")
+_ENDPOINT_ID = re.compile(r"ep-\d{14}-.*", re.ASCII)
 
 
 def new_id(prefix: str, now: datetime, random_chars: int = 5) -> str:
@@ -31,6 +32,8 @@ def _check_model_name(name: str) -> str:
 def _check_service_name(name: str) -> str:
     if not _SERVICE_NAME.fullmatch(name):
         raise ValueError("1 to 64 Chinese or ASCII letters, digits, '_' or '-', starting with a letter")
+    if _ENDPOINT_ID.fullmatch(name):
+        raise ValueError("it looks like an endpoint's ID: whoever names one could mean either")
     return name
 
 

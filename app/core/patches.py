@@ -37,10 +37,10 @@ def concerns(fields: Iterable[str], *parts: str) -> bool:
     return any(field.partition(".")[0] in parts for field in fields)
 
 
-def effect_of(fields: Sequence[str], *, stopped: bool, restarts: bool) -> tuple[Effect, str]:
-    """What a change of these fields does to the units, and why."""
-    if stopped:
-        return "none", "it is stopped; it starts with these settings"
+def effect_of(fields: Sequence[str], *, rests: str | None, restarts: bool) -> tuple[Effect, str]:
+    """What a change of these fields does to the units, and why; `rests`: why there are none, such as "stopped"."""
+    if rests:
+        return "none", f"it is {rests}; it starts with these settings"
     if not restarts:
         return "in_place", "no unit restarts"
     told = [field for field in fields if concerns([field], *TOLD_TO_UNITS)] or fields

@@ -55,6 +55,8 @@ class Model(Record):
     """The last validation's."""
     facts: Facts = Facts()
     size_bytes: int = 0
+    listing: str | None = None
+    """The fingerprint of the source as it was validated, which is what is imported; None while that is not known."""
 
 
 class Version(Record):

@@ -11,6 +11,8 @@ Precision = Literal["BF16", "W8A8_FP8", "SmoothQuant-W8A8", "AWQ-W4A16", "W4A8"]
 """A deployable precision; BF16 stands for 'not quantized'."""
 
 DEFAULT_MACHINE_TYPE = "cpu-small"
+MAX_BYTES = 1 << 50
+"""More than any machine has; what is above it can be neither told nor added up."""
 
 TierName = Literal["low", "medium", "high"]
 """How much a unit takes on at once: a lower tier answers faster and calls for more units sooner."""
@@ -24,7 +26,7 @@ IDLE_TO_ZERO_S = 300
 class Spec(BaseModel):
     """Strict about types and unknown fields, and frozen: a spec changes by being replaced."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class EngineSpec(Spec):
@@ -33,7 +35,7 @@ class EngineSpec(Spec):
     prefix_caching: bool = True
     enforce_eager: bool | None = None
     """Skip compilation: starts in seconds. Whether compiled code would answer faster on CPU has not been measured."""
-    kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    kv_cache_bytes: Annotated[int, Field(ge=1 << 20, le=MAX_BYTES)] | None = None
     max_num_seqs: Annotated[int, Field(ge=1, le=4096)] = 64
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
@@ -121,19 +123,21 @@ class MachineType(Spec):
     """Ray's accelerator type (such as H100), or None: CPU, or any card where `accelerator_count` is above 0."""
     accelerator_count: Annotated[int, Field(ge=0, le=64)] = 0
     """Cards per machine."""
-    accelerator_memory_bytes: Annotated[int, Field(ge=1 << 30)] | None = None
+    accelerator_memory_bytes: Annotated[int, Field(ge=1 << 30, le=MAX_BYTES)] | None = None
     """Of one card; None: not known, so nothing is refused for want of it."""
     cpus: Annotated[float, Field(ge=0, le=4096)] = 0.25
     """Logical CPUs for placement only; the engine's threads are set apart from it."""
-    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    memory_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
     """Main memory a unit may take; None: not known, as on one machine, where it is what the node has free."""
     step: Annotated[int, Field(ge=1, le=64)] = 1
     """Units come and go in multiples of this (S2)."""
     quota: Annotated[int, Field(ge=0, le=100_000)] | None = None
     """Units that each workspace may have at most; None: any number."""
+    quotas: Annotated[dict[ServiceName, Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=1000)] = {}
+    """Units that some workspaces, by name or ID, may have instead."""
     driver: Annotated[str, Field(max_length=64)] | None = None
     """The accelerator's driver version that a node must have (S3 knows one that works); None: any."""
-    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    resources: dict[str, Annotated[float, Field(gt=0, le=1_000_000)]] = {}
     """Ray custom resources that select the nodes, for each machine."""
     labels: dict[str, str] = {}
     """Ray node labels that select the nodes."""
@@ -143,9 +147,9 @@ class MachineType(Spec):
     """Ways to spread a unit; a model takes the one with the fewest machines that hold it."""
     precisions: Annotated[tuple[Precision, ...], Field(strict=False)] | None = None
     """What can be served there; None: what its kind of accelerator can."""
-    engine_threads: Annotated[int, Field(ge=1)] | None = None
+    engine_threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of an engine on CPU; None means all cores."""
-    kv_cache_bytes: Annotated[int, Field(ge=1 << 20)] | None = None
+    kv_cache_bytes: Annotated[int, Field(ge=1 << 20, le=MAX_BYTES)] | None = None
     """KV cache of an engine on CPU; on a GPU vLLM takes what the card has free."""
     enforce_eager: bool = False
 

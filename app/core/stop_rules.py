@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from app.core.records import Endpoint
 
 WARNED_BEFORE = timedelta(days=1)
+UNHEARD = timedelta(minutes=5)
+"""Routers tell of requests twice a minute at least, and of those that came while nobody listened."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ def auto_stop_at(endpoint: Endpoint) -> datetime | None:
     return endpoint.running_since + timedelta(seconds=endpoint.spec.auto_stop_s)
 
 
-def due(endpoint: Endpoint, now: datetime, idle: IdleRule) -> Stop | Warn | Delete | None:
-    """What to do with an endpoint by now. One that is stopped or being deleted is left alone."""
+def due(
+    endpoint: Endpoint, now: datetime, idle: IdleRule, heard_since: datetime | None = None
+) -> Stop | Warn | Delete | None:
+    """What to do with an endpoint by now. One that is stopped or being deleted is left alone.
+
+    `heard_since`: since when routers could tell of requests; None: for long.
+    """
     if endpoint.state in ("stopped", "deleting"):
         return None
     stop_at = auto_stop_at(endpoint)
@@ -62,6 +69,8 @@ def due(endpoint: Endpoint, now: datetime, idle: IdleRule) -> Stop | Warn | Dele
     if warned_at is None or warned_at < quiet_since:
         warn_at = quiet_since + idle.deleted_after - idle.warned_before
         return Warn(_warning(quiet_since, now, idle)) if now >= warn_at else None
+    if heard_since is not None and now < heard_since + UNHEARD:
+        return None
     if now >= _delete_at(quiet_since, warned_at, idle):
         return Delete(f"nobody has called it since {_words(quiet_since)}")
     return None

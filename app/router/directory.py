@@ -69,8 +69,9 @@ class Directory:
                 first = self._heard_at is None  # not waited for: until it is there, the control plane looks away
                 data = await self._source.next_table(self.table.number, 0.0 if first else POLL_WAIT_S)
                 self._heard_at = time.monotonic()
-                if data is not None:
-                    self._take(data)
+                if data is not None and not self._take(data):
+                    log.warning("the control plane has an older routing table; another one has taken over")
+                    await asyncio.sleep(RETRY_S)
             except Exception as error:
                 log.warning("the control plane does not answer (%s); serving on", type(error).__name__)
                 await asyncio.sleep(RETRY_S)
@@ -79,12 +80,17 @@ class Directory:
         """Tell `listener` of each new table."""
         self._listeners.append(listener)
 
-    def _take(self, data: bytes) -> None:
-        before, self.table = self.table, RoutingTable.model_validate_json(data)
+    def _take(self, data: bytes) -> bool:
+        """Take over a table; False for one that is older than what is known."""
+        table = RoutingTable.model_validate_json(data)
+        if table.number < self.table.number:
+            return False
+        before, self.table = self.table, table
         live = {target.application for route in self.table.routes.values() for target in route.targets}
         self._handles = {name: handle for name, handle in self._handles.items() if name in live}
         for listener in self._listeners:
             listener(before, self.table)
+        return True
 
     def handle(self, application: str) -> Any:
         """The Serve handle of a revision's units, made once."""

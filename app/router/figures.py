@@ -12,9 +12,8 @@ from app import metrics
 from app.core.errors import PlatformError
 from app.core.reports import RouterReport
 from app.router.endpoint_figures import EndpointFigures
+from app.web import CALLER_LEFT
 
-CALLER_LEFT = 499
-"""The usual number for a request whose caller did not wait for the answer; nobody gets it."""
 NO_ENDPOINT = ""
 """Where requests count that named no endpoint, or none that they may call. The control plane hears nothing of it."""
 KEYS_REPEATED_S = 300.0

@@ -6,6 +6,7 @@ Serve's proxy, which this forwards to.
 
 import re
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import httpx
 from starlette.background import BackgroundTask
@@ -54,7 +55,12 @@ class PlatformProxy:
         headers.append((b"x-request-id", request.state.request_id.encode()))
         if "x-forwarded-host" not in request.headers and (host := header(request.scope, "host")):
             headers.append((b"x-forwarded-host", host.encode("latin-1")))  # by which callers reach us: snippets name it
-        url = httpx.URL(path=path, query=request.scope["query_string"])
+        # Every '%' that is left belongs to the path itself: httpx would take it for the beginning of a code, and what
+        # was refused above would be there again once Serve's proxy has decoded it.
+        try:
+            url = httpx.URL(path=quote(path), query=request.scope["query_string"])
+        except httpx.InvalidURL:
+            raise NotFound("There is nothing at an address of this length.") from None
         outgoing = self._client.build_request(request.method, url, headers=headers, content=body or None)
         try:
             answer = await self._client.send(outgoing, stream=True)

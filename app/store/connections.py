@@ -13,6 +13,8 @@ from app.store.rows import raw_json
 
 BUSY_TIMEOUT_S = 5.0
 """How long a writer of SQLite waits for the one before it."""
+POOL_TIMEOUT_S = 5.0
+"""How long a call waits for one of the connections, all of which others hold."""
 _PATIENCE = {
     "connect_timeout": "10",
     # A server that is gone without a word is noticed within half a minute.
@@ -57,6 +59,7 @@ def open_engine(url: URL, *, migrating: bool = False) -> Engine:
         return create_engine(
             url,
             pool_pre_ping=True,
+            pool_timeout=POOL_TIMEOUT_S,
             hide_parameters=True,
             isolation_level="READ COMMITTED",
             json_deserializer=documents,
@@ -65,7 +68,11 @@ def open_engine(url: URL, *, migrating: bool = False) -> Engine:
     assert url.database is not None
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        url, hide_parameters=True, connect_args={"timeout": BUSY_TIMEOUT_S}, json_deserializer=documents
+        url,
+        pool_timeout=POOL_TIMEOUT_S,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+        json_deserializer=documents,
     )
 
     @event.listens_for(engine, "connect")

@@ -24,12 +24,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, InternalError, OperationalError, TimeoutError
 
 from app.core.errors import BadRequest, Conflict, Superseded, Unavailable
 from app.core.records import Record
 from app.store.connections import driver_url, open_engine, sole_migrator
-from app.store.queries import beyond, conditions, ordered
+from app.store.queries import beyond, conditions, lasting, ordered
 from app.store.rows import RowReader, to_row
 from app.store.tables import TABLES, WRITER, metadata
 
@@ -103,14 +103,7 @@ class Registry:
         Raises Conflict where another record has the same unique fields, or an owner does not exist;
         Superseded (so do all that write) once another has taken the turn.
         """
-        with self._write() as connection:
-            for table, group in _by_table(records):
-                missing = (
-                    f"One of the {_plural(table)} names a {_columns(table, ForeignKeyConstraint)} that does not exist."
-                )
-                taken = f"Another of the {_plural(table)} has the same {_columns(table, UniqueConstraint)}."
-                with _conflicts(table, missing, taken):
-                    connection.execute(_upsert(connection, table), [to_row(table, record) for record in group])
+        self.change(put=records)
 
     def get(self, kind: type[R], id: str, /) -> R | None:
         """The record of this kind with this ID."""
@@ -134,13 +127,15 @@ class Registry:
         A value None finds the records that have none, a list or tuple those that have any of its values.
         Only records made in [since, until) are found, and only those that come after the one with ID `after`
         in this order (the last one of the page before), `limit` at most.
-        Raises ValueError for a field that is unknown or is a document, and for an `after` that there is not.
+        Raises ValueError for a field that is unknown or is a document, and for an `after` that there is not, or
+        that belongs to others than the records asked for.
         """
         table = TABLES[kind]
         query = ordered(table, newest_first).where(*conditions(kind, equals, since, until)).limit(limit)
         with self._read() as connection:
             if after is not None:
-                place = connection.execute(select(table.c.created_at).where(table.c.id == after)).scalar_one_or_none()
+                last = select(table.c.created_at).where(table.c.id == after, *conditions(kind, lasting(equals)))
+                place = connection.execute(last).scalar_one_or_none()
                 if place is None:
                     raise ValueError(f"there is no {kind.__name__} with the ID that the list shall go on after")
                 query = query.where(beyond(table, place, after, newest_first))
@@ -158,11 +153,13 @@ class Registry:
 
         Raises Conflict while a record that stays still refers to one of them.
         """
+        self.change(delete=records)
+
+    def change(self, *, put: Iterable[Record] = (), delete: Iterable[Record] = ()) -> None:
+        """Delete these records and put those, in this order: all of it or nothing. Raises as both do."""
         with self._write() as connection:
-            for table, group in reversed(_by_table(records)):
-                with _conflicts(table, f"One of the {_plural(table)} still has records that refer to it."):
-                    gone = delete(table).where(table.c.id == bindparam("key"))
-                    connection.execute(gone, [{"key": record.id} for record in group])
+            _delete(connection, delete)
+            _put(connection, put)
 
     def delete_before(self, kind: type[Record], moment: datetime, limit: int = 10_000) -> int:
         """Remove the oldest records made before `moment`, `limit` at most; returns how many those were.
@@ -205,6 +202,21 @@ def migration_config(connection: Connection) -> Config:
     return config
 
 
+def _put(connection: Connection, records: Iterable[Record]) -> None:
+    for table, group in _by_table(records):
+        missing = f"One of the {_plural(table)} names a {_columns(table, ForeignKeyConstraint)} that does not exist."
+        taken = f"Another of the {_plural(table)} has the same {_columns(table, UniqueConstraint)}."
+        with _conflicts(table, missing, taken):
+            connection.execute(_upsert(connection, table), [to_row(table, record) for record in group])
+
+
+def _delete(connection: Connection, records: Iterable[Record]) -> None:
+    for table, group in reversed(_by_table(records)):
+        with _conflicts(table, f"One of the {_plural(table)} still has records that refer to it."):
+            gone = delete(table).where(table.c.id == bindparam("key"))
+            connection.execute(gone, [{"key": record.id} for record in group])
+
+
 def _by_table(records: Iterable[Record]) -> list[tuple[Table, list[Record]]]:
     """Records grouped by their tables, owners first."""
     groups: dict[Table, list[Record]] = defaultdict(list)
@@ -227,8 +239,8 @@ def _usable() -> Iterator[None]:
     """
     try:
         yield
-    except OperationalError as error:
-        log.error("the registry cannot be used: %s", error.orig)
+    except (OperationalError, InterfaceError, InternalError, TimeoutError) as error:
+        log.error("the registry cannot be used: %s", getattr(error, "orig", error))
         raise Unavailable("The registry cannot be used at the moment.") from error
     except DataError as error:
         raise BadRequest("A value cannot be kept: a text must not hold the character NUL.") from error

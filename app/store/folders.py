@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -103,6 +104,11 @@ def is_hidden(name: str) -> bool:
 
 
 def fingerprint(folder: Folder) -> str:
-    """Equal for the same listing: sha256 over sorted names, sizes and etags. Raises as `files` does."""
-    listing = [(file.name, file.size_bytes, file.etag) for file in folder.files()]
+    """Of the folder's listing. Raises as `files` does."""
+    return fingerprint_of(folder.files())
+
+
+def fingerprint_of(files: Iterable[FolderFile]) -> str:
+    """Equal for the same listing, sorted by name: sha256 over names, sizes and etags."""
+    listing = [(file.name, file.size_bytes, file.etag) for file in files]
     return hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()

@@ -8,6 +8,9 @@ from sqlalchemy import JSON, ColumnElement, Select, Table, and_, false, or_, sel
 from app.core.records import Record
 from app.store.tables import TABLES
 
+OWNERS = ("workspace", "subject", "endpoint_id", "model_id")
+"""Fields that say whose a record is; they never change."""
+
 
 def conditions(
     kind: type[Record], equals: Mapping[str, object], since: datetime | None = None, until: datetime | None = None
@@ -25,6 +28,11 @@ def conditions(
         yield table.c.created_at >= since
     if until is not None:
         yield table.c.created_at < until
+
+
+def lasting(equals: Mapping[str, object]) -> dict[str, object]:
+    """Of the conditions those that a record meets for good: a page may go on after one that has changed since."""
+    return {name: value for name, value in equals.items() if name in OWNERS}
 
 
 def ordered(table: Table, newest_first: bool) -> Select[tuple[object, ...]]:

@@ -106,6 +106,7 @@ TABLES: Mapping[type[Record], Table] = {
         _document("findings"),
         _document("facts"),
         _bytes("size_bytes"),
+        _text("listing", optional=True),
     ),
     Version: _table(
         "versions",

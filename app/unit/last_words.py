@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from app.core.errors import EngineStartError
+from app.core.log_text import clean
 
 _CAUSE = re.compile(r"(?:^|\s)((?:[A-Za-z_.]*(?:Error|Exception)): .+)$")
 _HIDES_CAUSE = ("Engine core initialization failed", "See root cause above")
@@ -12,7 +13,7 @@ _LIMIT_CHARACTERS = 1000
 
 
 def last_words(error: Exception, log_file: Path) -> str:
-    """The reason, on one line.
+    """The reason, on one line, as others may read it.
 
     vLLM reports a failure of its core process only as "initialization failed"; the cause is in the log, which
     the core shares.
@@ -25,4 +26,4 @@ def last_words(error: Exception, log_file: Path) -> str:
         causes = [match[1] for line in lines if (match := _CAUSE.search(line))]
         causes = [cause for cause in causes if not any(sign in cause for sign in _HIDES_CAUSE)]
         words = causes[-1] if causes else words
-    return " ".join(words.split())[:_LIMIT_CHARACTERS]
+    return clean(" ".join(words.split()))[:_LIMIT_CHARACTERS]

@@ -9,8 +9,11 @@ def test_a_row_has_medians_and_the_median_of_the_rounds_ratios() -> None:
     ours = {"ttft_p50_ms_c1": [100.0, 300.0, 110.0]}
     plain = {"ttft_p50_ms_c1": [100.0, 100.0, 200.0]}
     assert rows(ours, plain) == [
-        {"name": "ttft_p50_ms_c1", "unit": "ms", "ours": 110.0, "plain": 100.0, "ratio": 1.0, "spread": 2.45}
-    ]
+        {
+            "name": "ttft_p50_ms_c1", "unit": "ms", "ours": 110.0, "plain": 100.0, "ratio": 1.0, "spread": 2.45,
+            "limit": {"figure": "more", "at_most": 15, "reached": True},
+        }
+    ]  # fmt: skip
 
 
 def test_rounds_against_one_figure_are_each_compared_with_that() -> None:

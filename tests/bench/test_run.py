@@ -11,6 +11,7 @@ import pytest
 
 from app.bench import arms, idle
 from app.bench import run as benchmark
+from app.bench.limits import LIMITS
 from app.bench.load import Figures, Server, figures
 from app.bench.s3_server import NotInstalled
 from app.settings import Settings
@@ -131,10 +132,12 @@ def test_every_documented_row_is_in_the_file_and_in_the_table(
     assert len(by_name) == len(measured)
     assert set(by_name) >= NAMES
     assert all(name.endswith("_vs_default") for name in set(by_name) - NAMES)
-    assert {tuple(row) for row in measured} == {("name", "unit", "ours", "plain", "ratio", "spread")}
+    assert {tuple(row) for row in measured} == {("name", "unit", "ours", "plain", "ratio", "spread", "limit")}
+    assert {row["name"] for row in measured if row["limit"]} >= set(LIMITS) - {"validation_70b_read_bytes"}
     assert by_name["output_tokens_per_s_c16"]["ratio"] == 0.5  # ours / plain, each at its own best
     assert by_name["start_to_first_token_s"] == {
         "name": "start_to_first_token_s", "unit": "s", "ours": 20.0, "plain": 80.0, "ratio": 0.25, "spread": 0.0,
+        "limit": {"figure": "ratio", "at_most": 0.8, "reached": True},
     }  # fmt: skip
     assert by_name["output_tokens_per_s_c16_vs_default"]["ratio"] == 2.0
     assert by_name["idle_cpu_pct"]["ratio"] == 1.25
@@ -142,6 +145,10 @@ def test_every_documented_row_is_in_the_file_and_in_the_table(
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[1:-1]] == [row["name"] for row in measured]
     assert "ours 1, plain 4" in printed[-1]
+    lines = {line.split()[0]: line for line in printed[1:-1]}
+    assert lines["start_to_first_token_s"].rstrip().endswith(" reached: ratio at most 0.8")
+    assert lines["output_tokens_per_s_c16"].rstrip().endswith(" NOT reached: ratio at least 0.95")
+    assert lines["tpot_ms_c16"].rstrip().endswith(" -")
 
 
 def test_arms_alternate_one_at_a_time_at_the_thread_count_that_is_best_for_each(machine: Machine, home: Path) -> None:

@@ -1,4 +1,4 @@
-"""The machine that is played, with and without a platform on it."""
+"""The machine that is played, with and without a platform on it, and a real control plane."""
 
 import threading
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import pytest
 
 from app.cli import waiting
 from app.local.running import Running
-from tests.cli.here import Here
 from tests.cli.played_machine import KEY, RAY_TOKEN, Machine
+from tests.cli.real_platform import Here
 from tests.control_plane.platforms import publish_model, settings_in
 
 

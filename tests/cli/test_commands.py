@@ -12,12 +12,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app, waiting
-from app.core.log_lines import write
-from app.store.layout import LogObject, log_hour
-from app.store.objects import open_store
-from tests.cli.here import Here, done, told
-from tests.cli.runner import modelunit
+from app.cli import app
+from app.core import patience
+from tests.cli.real_platform import Here
+from tests.cli.runner import done, modelunit, told
 from tests.control_plane.platforms import until
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +57,7 @@ def test_a_delete_that_is_not_meant_changes_nothing(here: Here) -> None:
 
 
 def test_what_cannot_serve_ends_with_1_and_the_reason(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "FAILED_FOR_S", 0.0)
+    monkeypatch.setattr(patience, "FAILED_FOR_S", 0.0)
     here.cluster.refuses = lambda endpoint_id: True
     result = modelunit("endpoints", "create", "demo", "--model", "m-1", "--json")
     assert result.exit_code == 1
@@ -97,6 +95,9 @@ def test_lists_are_filtered(here: Here) -> None:
         (["members", "remove", "../api-keys/x", "--confirm", "DELETE"], 1, ""),
         (["members", "change", "m"], 2, "nothing is to be changed"),
         (["machine-types", "get", "none"], 1, "machine type"),
+        (["endpoints", "list", "--state", "bogus"], 2, "'scheduling', 'healthy', 'sleeping'"),
+        (["jobs", "list", "--state", "bogus"], 2, "'queued', 'running'"),
+        (["jobs", "list", "--type", "bogus"], 2, "'upload'"),
     ],
 )
 def test_what_goes_wrong_is_said(here: Here, arguments: list[str], status: int, said: str) -> None:
@@ -187,19 +188,6 @@ def test_machine_types(here: Here) -> None:
     assert "1 x GPU" in done("machine-types")
     assert told("machine-types", "get", "cpu-small", "--model", "m-1")["fit"]["ok"] is True
     assert "fits" in done("machine-types", "--model", "m-1")
-
-
-def test_logs(here: Here) -> None:
-    endpoint_id = told("endpoints", "create", "demo", "--model", "m-1")["id"]
-    now = datetime.now(UTC)
-    text = "".join(f"{write(line, now)}\n" for line in ("loading", "\x1b[31mready\x07", "serving"))
-    open_store(here.settings).write(LogObject(endpoint_id, log_hour(now), "u1", 0).name, text.encode())
-    for arguments in ([], ["--all"], ["--limit", "3"]):
-        lines = done("endpoints", "logs", "demo", *arguments).splitlines()
-        assert [line.split(" ", 2)[1:] for line in lines] == [["u1", "loading"], ["u1", "[31mready"], ["u1", "serving"]]
-    assert [line["message"] for line in told("endpoints", "logs", "demo", "--limit", "1")] == ["serving"]
-    assert done("endpoints", "logs", "demo", "--search", "LOAD").count("\n") == 1
-    assert done("endpoints", "logs", "demo", "--until", "1h") == ""
 
 
 def test_metrics_and_snippets(here: Here) -> None:

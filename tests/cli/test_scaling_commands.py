@@ -9,8 +9,8 @@ import pytest
 
 from app.core.records import EndpointMinute, ScalingDecision
 from app.core.scaling import Rules, Signals, Timers, decide, journal_row
-from tests.cli.here import Here, done, told
-from tests.cli.runner import modelunit
+from tests.cli.real_platform import Here
+from tests.cli.runner import done, modelunit, told
 from tests.control_plane.platforms import until
 
 RULES = Rules(0, 4, 1, concurrency=8.0, tokens_per_unit=None, idle_to_zero_s=60.0)

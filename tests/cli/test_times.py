@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from app.cli.times import ago, ahead, seconds
+from tests.cli.runner import options_of_commands
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -30,3 +31,8 @@ def test_what_is_no_time(text: str) -> None:
     if text != "999999999d":
         with pytest.raises(typer.BadParameter):
             seconds(text)
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+def test_windows_are_explained_in_one_way(option: str) -> None:
+    assert len({options[option].help for _, options in options_of_commands() if option in options}) == 1

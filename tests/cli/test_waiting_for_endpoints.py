@@ -11,30 +11,7 @@ import typer
 from app.cli.api import Refused
 from app.cli.waiting import wait_for_endpoint
 from app.local import StartFailed
-
-
-class Answers:
-    """A control API that answers the same question differently each time: a record, or an error to raise."""
-
-    def __init__(self, *answers: Any):
-        self._answers = list(answers)
-
-    def call(self, *_: Any) -> Any:
-        answer = self._answers.pop(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-
-class Clock:
-    """Goes on by a second each time that it is read."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1
-        return self.now
+from tests.cli.played_answers import Clock, PlayedAnswers
 
 
 def record(state: str, reason: str = "", observed: int = 1) -> dict[str, Any]:
@@ -47,7 +24,11 @@ Watch = Callable[..., tuple[dict[str, Any], bool]]
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    return lambda *answers: wait_for_endpoint(Answers(*answers), "ep-1", Clock())  # type: ignore[arg-type]
+
+    def wait(*answers: Any, timeout_s: float | None = None) -> tuple[dict[str, Any], bool]:
+        return wait_for_endpoint(PlayedAnswers(*answers), "ep-1", timeout_s, Clock())  # type: ignore[arg-type]
+
+    return wait
 
 
 def test_each_phase_is_told_once(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,3 +67,16 @@ def test_the_waiting_ends_when_the_control_plane_stays_away(watch: Watch) -> Non
         watch(Refused("There is no endpoint.", 404))
     with pytest.raises(typer.Exit):
         watch(KeyboardInterrupt())
+
+
+def test_the_waiting_has_the_end_that_was_asked_for(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint, serves = watch(*[record("scheduling", "waiting for room")] * 1000, timeout_s=10)
+    assert (endpoint["state"], serves) == ("scheduling", False)
+    assert capsys.readouterr().err.splitlines()[-1] == "ep-1 does not serve after 10 s; the wish stands"
+    with pytest.raises(StartFailed, match="does not serve after 10 s"):
+        watch(*[httpx.ConnectError("away")] * 1000, timeout_s=10)
+
+
+def test_an_engine_s_words_are_shown_as_they_are(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+    watch(record("scheduling", "no [/INST] in\x1b[31m it"), record("healthy"))
+    assert "scheduling: no [/INST] in[31m it" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 One endpoint runs the real demo model on vLLM; the others run the simulated engine and share its weights' record.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ import yaml
 from app import processes
 from app.control_plane.faults import STEPS
 from app.settings import Settings
+from tests.cluster.callers import Callers
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 300
@@ -160,6 +162,28 @@ class Platform:
                 found.append(process.pid)
         return sorted(found)
 
+    def units_started(self, endpoint_id: str) -> int:
+        """How many units an endpoint has had, ever: each writes a log of its own."""
+        return len(list((self.machine.home / "logs").glob(f"engine-{endpoint_id}*.log")))
+
+    def titles(self) -> dict[psutil.Process, str]:
+        """What Ray calls the platform's processes."""
+        found = {}
+        for process in self.machine.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[process] = " ".join(process.cmdline())
+        return found
+
+    def listening_routers(self) -> set[psutil.Process]:
+        """The processes of the platform that take connections on its port."""
+        found = set()
+        for process in self.machine.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                listening = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+                if any(connection.laddr.port == self.machine.port for connection in listening):
+                    found.add(process)
+        return found
+
     def deploy(
         self,
         *endpoints: dict[str, Any],
@@ -211,3 +235,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield running
     finally:
         machine.run("down")
+
+
+@pytest.fixture
+def callers(platform: Platform) -> Iterator[Callers]:
+    """They chat with `steady` as long as the test lasts."""
+    messages = [{"role": "user", "content": "hi"}]
+    request = {"model": platform.endpoint("steady")["id"], "messages": messages, "max_tokens": 2}
+    callers = Callers(lambda client: client.post("/v1/chat/completions", json=request), platform.base_url, platform.key)
+    callers.start()
+    yield callers
+    callers.stop()

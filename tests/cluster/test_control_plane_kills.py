@@ -3,13 +3,10 @@
 The same at each step against a cluster that is played: tests/control_plane/test_faults.py.
 """
 
-import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import pytest
 
 from app.control_plane.faults import STEPS
@@ -24,35 +21,10 @@ ANSWERS = 20
 """At the least, while the control plane is away and comes back."""
 
 
-@pytest.fixture
-def callers(platform: Platform) -> Iterator[Callers]:
-    """They chat with `steady` as long as the test lasts, and none of them may fail."""
-    messages = [{"role": "user", "content": "hi"}]
-    request = {"model": platform.endpoint("steady")["id"], "messages": messages, "max_tokens": 2}
-    callers = Callers(lambda client: client.post("/v1/chat/completions", json=request), platform.base_url, platform.key)
-    callers.start()
-    yield callers
-    callers.stop()
-
-
 def endpoints_of_name(platform: Platform, name: str, deleted: bool = False) -> list[dict[str, Any]]:
     params = {"name": name, "deleted": deleted}
     found: list[dict[str, Any]] = platform.http.get("/platform/v1/endpoints", params=params).json()["data"]
     return found
-
-
-def titles(platform: Platform) -> dict[psutil.Process, str]:
-    """What Ray calls the platform's processes."""
-    found = {}
-    for process in platform.machine.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found[process] = " ".join(process.cmdline())
-    return found
-
-
-def units_started(platform: Platform, endpoint_id: str) -> int:
-    """How many units an endpoint has had, ever: each writes a log of its own."""
-    return len(list((platform.machine.home / "logs").glob(f"engine-{endpoint_id}*.log")))
 
 
 def say(platform: Platform, model: str) -> str | None:
@@ -79,14 +51,14 @@ def live_and_die(platform: Platform, callers: Callers, step: str) -> dict[str, i
     until(lambda: not endpoints_of_name(platform, name), f"{name} to be deleted")
     (tombstone,) = until(lambda: endpoints_of_name(platform, name, deleted=True), "the control plane")
     assert tombstone["id"] == endpoint_id
-    until(lambda: not any(endpoint_id in title for title in titles(platform).values()), "its units to leave")
+    until(lambda: not any(endpoint_id in title for title in platform.titles().values()), "its units to leave")
     until(lambda: platform.http.delete(f"{address}&purge=true").status_code == 202, "the tombstone to go")
     assert len(callers.answered_at) - answered >= ANSWERS
     return {
         "deaths": len(list(platform.machine.home.glob(f"died-at-{step}-{name}"))),
         "creations": creations,
         "units": units,
-        "units_ever": units_started(platform, endpoint_id),
+        "units_ever": platform.units_started(endpoint_id),
         "failed_chats": len(callers.failures) - failed,
     }
 
@@ -115,7 +87,7 @@ def test_serves_controller_dies_and_no_unit_notices(platform: Platform, callers:
     name = f"{VICTIM}nothing"
     before = {other: platform.engine_pids(other) for other in ("demo", "steady", "crashing")}
     answered = len(callers.answered_at)
-    (controller,) = (process for process, title in titles(platform).items() if "ServeController" in title)
+    (controller,) = (process for process, title in platform.titles().items() if "ServeController" in title)
     controller.kill()
     until(lambda: len(callers.answered_at) > answered + ANSWERS, "answers")
     # Its successor carries out wishes.
@@ -125,7 +97,7 @@ def test_serves_controller_dies_and_no_unit_notices(platform: Platform, callers:
     )
     platform.wait_for(name, "healthy")
     assert say(platform, created["id"]) == "saved saved "
-    assert units_started(platform, created["id"]) == 1
+    assert platform.units_started(created["id"]) == 1
     address = f"/platform/v1/endpoints/{created['id']}?confirm=DELETE"
     assert platform.http.delete(address).status_code == 202
     until(lambda: platform.http.delete(f"{address}&purge=true").status_code == 202, "the endpoint to go")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
+from tests.cluster.conftest import CRASHING, DEMO, SIMULATIONS, STEADY, Platform, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -18,17 +18,26 @@ def say(platform: Platform, name: str, max_tokens: int = 3) -> str:
     return answer.choices[0].message.content or ""
 
 
-def test_a_deployed_config_adds_and_removes_endpoints_without_restarting_the_others(platform: Platform) -> None:
+def test_a_deployed_config_adds_changes_and_removes_endpoints_without_restarting_others(platform: Platform) -> None:
+    """Also pins what Serve does with a version that we set: the same one again changes in place."""
     before = {name: platform.engine_pids(name) for name in ("demo", "steady", "crashing")}
     assert all(before.values())
-    platform.deploy(DEMO, STEADY, CRASHING, ADDED, simulations=WITH_ADDED)
+    old = platform.endpoint("crashing")
+    wider = {**CRASHING, "scale": {"min_units": 1, "max_units": 2}}
+    platform.deploy(DEMO, STEADY, wider, ADDED, simulations=WITH_ADDED)
     starting = "the first unit is starting the engine"
     until(lambda: platform.endpoint("added")["reason"] == starting, "the unit's own word")
     platform.wait_for("added", "healthy")
     assert say(platform, "added") == "new new new "
+    until(lambda: platform.endpoint("crashing")["generation"] > old["generation"], "the wider range")
+    now = platform.wait_for("crashing", "healthy")
+    assert (now["revision"], now["scale"]["max_units"]) == (old["revision"], 2)
     assert {name: platform.engine_pids(name) for name in before} == before
+
     platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
     until(lambda: all(e["name"] != "added" for e in platform.http.get("/platform/v1/endpoints").json()["data"]), "gone")
+    until(lambda: platform.endpoint("crashing")["generation"] > now["generation"], "the range of before")
+    assert platform.wait_for("crashing", "healthy")["revision"] == old["revision"]
     assert {name: platform.engine_pids(name) for name in before} == before
 
 
@@ -45,36 +54,6 @@ def test_a_changed_engine_setting_replaces_the_units_without_a_failed_request(pl
     until(upgraded, "the new revision")
     assert platform.endpoint("steady")["id"] == old["id"]
     until(lambda: not set(platform.engine_pids("steady")) & set(old_pids), "the old units to leave")
-
-
-def test_a_changed_scale_range_keeps_the_units(platform: Platform) -> None:
-    """Pins what Serve does with a version that we set: the same one again changes in place."""
-    before = platform.engine_pids("crashing")
-    old = platform.endpoint("crashing")
-    wider = {**CRASHING, "scale": {"min_units": 1, "max_units": 2}}
-    platform.deploy(DEMO, STEADY, wider, simulations=SIMULATIONS)
-    until(lambda: platform.endpoint("crashing")["generation"] > old["generation"], "the wish")
-    now = platform.wait_for("crashing", "healthy")
-    assert now["revision"] == old["revision"]
-    assert platform.engine_pids("crashing") == before
-    platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
-    until(lambda: platform.endpoint("crashing")["generation"] > now["generation"], "the wish")
-    platform.wait_for("crashing", "healthy")
-    assert platform.engine_pids("crashing") == before
-
-
-def test_an_endpoint_created_over_the_api_serves_and_is_deleted(platform: Platform) -> None:
-    created = platform.http.post("/platform/v1/endpoints", json={"name": "by-api", "model": "SmolLM2-135M-Instruct"})
-    assert created.status_code == 202
-    endpoint_id = created.json()["id"]
-    platform.wait_for("by-api", "healthy")
-    assert say(platform, "by-api", max_tokens=8)
-    listed = {model.id for model in platform.openai.models.list()}
-    assert endpoint_id in listed
-    assert platform.http.delete(f"/platform/v1/endpoints/{endpoint_id}").status_code == 400
-    assert platform.http.delete(f"/platform/v1/endpoints/{endpoint_id}?confirm=DELETE").status_code == 202
-    until(lambda: platform.http.get(f"/platform/v1/endpoints/{endpoint_id}").status_code == 404, "gone")
-    assert endpoint_id not in {model.id for model in platform.openai.models.list()}
 
 
 def test_an_endpoint_that_cannot_start_says_why(platform: Platform) -> None:
@@ -107,13 +86,16 @@ def test_an_endpoint_that_cannot_start_says_why(platform: Platform) -> None:
 
 def test_a_life_over_the_api(platform: Platform) -> None:
     """Units start, stay, go and come back as the wishes say, on the real Serve."""
-    body = {"name": "by-hand", "model": MODEL, "scale": {"min_units": 0}}
-    created = platform.http.post("/platform/v1/endpoints", json=body).json()
+    body = {"name": "by-hand", "model": "SmolLM2-135M-Instruct", "scale": {"min_units": 0}}
+    answer = platform.http.post("/platform/v1/endpoints", json=body)
+    assert answer.status_code == 202
+    created = answer.json()
     path = f"/platform/v1/endpoints/{created['id']}"
     first = platform.wait_for("by-hand", "healthy")  # also one that may sleep proves first that it can serve
     assert first["units"] == {"running": 1, "starting": 0, "target": 1, "step": 1}
     pids = platform.engine_pids("by-hand")
     assert len(pids) == 1
+    assert created["id"] in {model.id for model in platform.openai.models.list()}
 
     changed = platform.http.patch(path, json={"description": "words", "scale": {"max_units": 2}}).json()
     assert changed["effect"] == "in_place"
@@ -134,8 +116,10 @@ def test_a_life_over_the_api(platform: Platform) -> None:
     assert (again["id"], again["revision"], again["units"]["running"]) == (created["id"], first["revision"], 1)
     assert say(platform, "by-hand") == "hand hand hand "
 
-    platform.http.delete(f"{path}?confirm=DELETE")
+    assert platform.http.delete(path).status_code == 400
+    assert platform.http.delete(f"{path}?confirm=DELETE").status_code == 202
     until(lambda: platform.http.get(path).status_code == 404, "gone")
+    assert created["id"] not in {model.id for model in platform.openai.models.list()}
     assert platform.http.post(f"{path}:restore").status_code == 202
     assert platform.wait_for("by-hand", "healthy")["id"] == created["id"]
     assert say(platform, "by-hand") == "hand hand hand "

@@ -126,34 +126,6 @@ def test_a_caller_that_leaves_frees_the_real_engine(platform: Platform) -> None:
     until(quiet, "the engine to have nothing to do")
 
 
-def test_chat_goes_on_while_the_control_plane_is_dead(platform: Platform) -> None:
-    plane = next(
-        process
-        for process in platform.machine.processes()
-        if "ServeReplica:control_plane" in " ".join(process.cmdline())
-    )
-    plane.kill()
-    answer = platform.openai.chat.completions.create(
-        model="steady", messages=[{"role": "user", "content": "hi"}], max_tokens=2
-    )
-    assert answer.choices[0].message.content == "word word "
-    until(lambda: platform.http.get("/platform/v1/endpoints").status_code == 200, "the control plane's successor")
-    assert platform.wait_for("steady", "healthy")
-
-
-def test_a_killed_router_is_replaced_and_knows_everything(platform: Platform) -> None:
-    router = next(
-        process for process in platform.machine.processes() if "ServeReplica:router" in " ".join(process.cmdline())
-    )
-    router.kill()
-
-    def answers() -> bool:
-        answer = platform.http.post("/v1/chat/completions", json=body(platform, "steady", 2, stream=False))
-        return answer.status_code == 200
-
-    until(answers, "the next router")
-
-
 def test_revoking_a_key_stops_it_within_a_second(platform: Platform) -> None:
     issued = platform.http.post("/platform/v1/api-keys", json={"description": "short-lived"}).json()
     with httpx.Client(base_url=platform.base_url, headers={"authorization": f"Bearer {issued['key']}"}) as client:

@@ -12,20 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.conftest import (
-    CRASHING,
-    DEMO,
-    MODEL,
-    SIMULATIONS,
-    STEADY,
-    Machine,
-    Platform,
-    alive,
-    free_port,
-    until,
-)
+from tests.cluster.conftest import MODEL, Machine, Platform, alive, free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+FIRST = {"name": "first", "model": "SmolLM2-135M-Instruct", "max_model_len": 2048}
+KEPT = {"kept": {"word": "kept "}}
 
 
 def test_a_running_platform_is_found_and_said_so(platform: Platform) -> None:
@@ -102,38 +94,6 @@ def test_a_port_in_use_is_named_and_nothing_is_left_running(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def played(platform: Platform) -> Iterator[Platform]:
-    """With the simulated engine behind `demo` too, deployed after `up` by somebody else; put back afterwards."""
-    platform.deploy(DEMO, STEADY, CRASHING, simulations={**SIMULATIONS, "demo": {"word": "new "}})
-    yield platform
-    platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
-    until(lambda: platform.endpoint("demo")["model"] == DEMO["model"], "the demo model's return")
-    platform.wait_for("demo", "healthy")
-
-
-def test_a_platform_that_runs_serves_a_folder_on_its_first_endpoint(played: Platform, tmp_path: Path) -> None:
-    folder = tmp_path / "My-Model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"max_position_embeddings": 1024}')
-    others = until(lambda: {name: played.engine_pids(name) for name in ("steady", "crashing")}, "the control plane")
-    before = until(lambda: played.endpoint("demo"), "the control plane")
-
-    up = played.machine.run("up", "--model", str(folder))
-    assert up.returncode == 0, up.stderr
-    assert "runs already" in up.stderr
-    assert "the model says: new new" in up.stdout
-    now = played.endpoint("demo")
-    assert (now["id"], now["state"], now["max_model_len"]) == (before["id"], "healthy", 1024)
-    model = played.http.get(f"/platform/v1/models/{now['model']}").json()
-    assert (model["name"], model["state"]) == ("My-Model", "healthy")
-    assert {name: played.engine_pids(name) for name in others} == others
-
-    again = played.machine.run("up")
-    assert (again.returncode, "the model says: new new" in again.stdout) == (0, True), again.stderr
-    assert played.endpoint("demo")["model"] == now["model"]
-
-
-@pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """Another HOME and port; whatever a failing test leaves there is stopped."""
     machine = Machine(tmp_path / "home", free_port())
@@ -146,14 +106,12 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     platform: Platform, machine: Machine, tmp_path: Path
 ) -> None:
-    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, the end."""
-    config = machine.write_config(
-        {"name": "first", "model": "SmolLM2-135M-Instruct"}, simulations={"kept": {"word": "kept "}}
-    )
+    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, a folder, the end."""
+    config = machine.write_config(FIRST, simulations=KEPT)
 
     def begin() -> "subprocess.Popen[str]":
         process = machine.start("up", "--config", str(config))
-        until((machine.home / "serve.json").exists, "Ray to run")
+        until((machine.home / "serve.json").exists, "Ray to run", wait_s=120)
         return process
 
     interrupted = begin()
@@ -185,7 +143,8 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     assert not [process for process in left if alive(process)]
     assert not folder.exists()
 
-    _comes_back_as_it_was(machine, config)
+    back = _comes_back_as_it_was(machine)
+    _serves_a_folder_on_its_first_endpoint(back, tmp_path)
 
     living = machine.processes()
     stopped = machine.run("down")
@@ -197,16 +156,17 @@ def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
     assert machine.run("down").stdout.strip() == "nothing was running"
 
 
-def _comes_back_as_it_was(machine: Machine, config: Path) -> None:
+def _comes_back_as_it_was(machine: Machine) -> Platform:
     """Stopped and started, which gives it a Ray that knows nothing: the same endpoints answer the same keys."""
     before = Platform(machine)
     created = before.http.post("/platform/v1/endpoints", json={"name": "kept", "model": MODEL}).json()
     issued = before.http.post("/platform/v1/api-keys", json={"description": "kept"}).json()
     first, healthy = before.endpoint("first"), before.wait_for("kept", "healthy")
     assert machine.run("down").returncode == 0
+    config = machine.write_config(FIRST, simulations=KEPT | {"first": {"word": "first "}})
     good = machine.run("up", "--config", str(config))
     assert good.returncode == 0, good.stderr
-    assert "Paris" in good.stdout
+    assert "the model says: first first" in good.stdout
     after = Platform(machine)
     assert after.key == before.key
     assert after.endpoint("first")["id"] == first["id"]
@@ -218,6 +178,38 @@ def _comes_back_as_it_was(machine: Machine, config: Path) -> None:
         model=created["id"], messages=[{"role": "user", "content": "hi"}], max_tokens=2
     )
     assert answer.choices[0].message.content == "kept kept "
+    return after
+
+
+def _serves_a_folder_on_its_first_endpoint(running: Platform, tmp_path: Path) -> None:
+    """Although somebody else has deployed to it since it was started; nothing else is touched."""
+    running.deploy(FIRST, simulations=KEPT | {"first": {"word": "new "}})
+    until(lambda: "new" in _said_by_first(running), "what was deployed")
+    folder = tmp_path / "My-Model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"max_position_embeddings": 1024}')
+    others = until(lambda: running.engine_pids("kept"), "the control plane")
+    before = until(lambda: running.endpoint("first"), "the control plane")
+
+    up = running.machine.run("up", "--model", str(folder))
+    assert up.returncode == 0, up.stderr
+    assert "runs already" in up.stderr
+    assert "the model says: new new" in up.stdout
+    now = running.endpoint("first")
+    assert (now["id"], now["state"], now["max_model_len"]) == (before["id"], "healthy", 1024)
+    model = running.http.get(f"/platform/v1/models/{now['model']}").json()
+    assert (model["name"], model["state"]) == ("My-Model", "healthy")
+    assert running.engine_pids("kept") == others
+
+    again = running.machine.run("up")
+    assert (again.returncode, "the model says: new new" in again.stdout) == (0, True), again.stderr
+    assert running.endpoint("first")["model"] == now["model"]
+
+
+def _said_by_first(platform: Platform) -> str:
+    request = {"model": "first", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    answer = platform.http.post("/v1/chat/completions", json=request)
+    return str(answer.json()["choices"][0]["message"]["content"])
 
 
 def _weights_of(platform: Platform) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from app.local import serve_config
@@ -49,15 +48,15 @@ class Operator:
         assert found
         self._found: Running = found
         self._before = deployed(found)
+        self._now = copy.deepcopy(self._before)
 
     def deploy(self, app: str, change: Change) -> None:
-        """With `change` made to the args of an application."""
-        config = copy.deepcopy(self._before)
-        change(next(application for application in config["applications"] if application["name"] == app)["args"])
-        self._deploy(config)
+        """With `change` made to the args of an application, and with all changes made so far."""
+        change(next(application for application in self._now["applications"] if application["name"] == app)["args"])
+        self._deploy(self._now)
 
     def restore(self) -> None:
-        """As it was before the test, to the last replica."""
+        """As it was before the tests, to the last replica."""
         self._deploy(self._before)
         until(self._settled, "Serve to run what it ran before", wait_s=120)
 
@@ -72,7 +71,7 @@ class Operator:
         return all(apps[name]["status"] == "RUNNING" for name in ("router", "control_plane"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def operator(platform: Platform) -> Iterator[Operator]:
     operator = Operator(platform)
     before = platform.endpoint("steady")
@@ -147,22 +146,8 @@ def test_a_long_stream_ends_on_the_revision_it_began_on_while_new_requests_reach
     until(lambda: not set(platform.engine_pids("steady")) & set(old_pids), "the old unit to leave")
 
 
-def listening_routers(platform: Platform) -> set[psutil.Process]:
-    """The processes of the platform that take connections on its port."""
-    found = set()
-    for process in platform.machine.processes():
-        try:
-            connections = process.net_connections("tcp")
-        except psutil.NoSuchProcess:
-            continue
-        port = platform.machine.port
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-            found.add(process)
-    return found
-
-
 def test_a_router_is_replaced_under_a_long_stream_and_new_connections(platform: Platform, operator: Operator) -> None:
-    old = listening_routers(platform)
+    old = platform.listening_routers()
     assert len(old) == 1
     stream = LongStream(platform).begin()
     request = body(platform, 1)
@@ -174,7 +159,7 @@ def test_a_router_is_replaced_under_a_long_stream_and_new_connections(platform: 
         caller.start()
     try:
         operator.deploy("router", lambda args: args.update(between_tokens_timeout_s=119.0))
-        until(lambda: (now := listening_routers(platform)) and not now & old, "the next router alone to listen")
+        until(lambda: (now := platform.listening_routers()) and not now & old, "the next router alone to listen")
         answered = [len(caller.answered_at) for caller in callers]
         until(
             lambda: all(len(c.answered_at) >= n + 5 for c, n in zip(callers, answered, strict=True)), "answers from it"

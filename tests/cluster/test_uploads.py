@@ -99,13 +99,13 @@ def test_good_weights_become_a_healthy_model_in_seconds(platform: Platform, copi
     assert not (platform.machine.home / "objects" / "models" / model["id"]).exists()
 
 
-def test_broken_weights_fail_with_everything_that_is_wrong(platform: Platform, copied: Path):
-    (copied / "config.json").write_text("{")
-    (copied / "generation_config.json").write_text("{")
-    model = wait_for_model(platform, upload(platform, "broken", copied)["id"], "healthy", "failed")
+def test_broken_weights_fail_with_everything_that_is_wrong(platform: Platform, tiny: Path):
+    (tiny / "config.json").write_text("{")
+    (tiny / "generation_config.json").write_text("{")
+    model = wait_for_model(platform, upload(platform, "broken", tiny)["id"], "healthy", "failed")
     assert model["state"] == "failed"
     assert {"config_unreadable", "generation_config_unreadable"} <= {found["code"] for found in model["findings"]}
-    assert str(copied) not in str(model["findings"])
+    assert str(tiny) not in str(model["findings"])
     remove(platform, model["id"])
 
 

@@ -18,6 +18,8 @@ from tests.control_plane.clocks import WallClock
 from tests.control_plane.platforms import WAIT_S, FakeCluster, admin_key, client_of, publish_model, settings_in
 
 ON_POSTGRESQL_EVERY = 4
+UNHURRIED = {"changes_per_key_s": 1_000_000}
+"""Tests are faster than people."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,7 +86,7 @@ def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlat
     ) -> Platform:
         while opened:
             close(opened.pop())
-        given = ControlPlaneArgs(endpoints=list(declared), **args)
+        given = ControlPlaneArgs(endpoints=list(declared), **UNHURRIED | args)
         platform = Platform(settings, on, given, routers_timeout_s=0, clock=clock, now=now)
         opened.append(platform)
         platform.open()

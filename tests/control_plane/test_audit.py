@@ -1,6 +1,7 @@
 """/v1/audit: every request that wanted to change something."""
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
@@ -9,10 +10,11 @@ import pytest
 from app.control_plane.api.audit import CALLER_LEFT
 from app.control_plane.platform import Platform
 from app.control_plane.services.keys import ADMIN_KEY_ID
-from app.core.errors import Conflict
-from app.core.records import AuditEntry, Member
+from app.core.errors import Conflict, Unavailable
+from app.core.records import AuditEntry, Event, Member, Record
+from app.settings import Settings
 from tests.control_plane.conftest import ClientFor
-from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of
+from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of, until
 
 JSON = {"content-type": "application/json"}
 
@@ -121,6 +123,31 @@ async def test_an_entry_is_there_before_its_answer(
     assert "disk" not in answer.text
 
 
+@ONE_DATABASE
+async def test_an_entry_that_cannot_be_written_is_tried_once_more(
+    platform: Platform, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it tells of has happened already: where it is lost, the log has it."""
+    await admin.get("/members")  # the use of the key is written down
+    put, failures = platform.registry.put, [1]
+
+    def fails(*records: Record) -> None:
+        if any(isinstance(record, AuditEntry) for record in records) and failures[0]:
+            failures[0] -= 1
+            raise Unavailable("The registry cannot be used at the moment.")
+        put(*records)
+
+    monkeypatch.setattr(platform.registry, "put", fails)
+    assert (await admin.post("/members", json={"name": "ann", "role": "admin"})).status_code == 201
+    (entry,) = await audit(admin)
+    assert entry["status"] == 201
+    failures[0] = 2
+    assert (await admin.delete("/members/ann?confirm=DELETE")).status_code == 503
+    assert await audit(admin) == [entry]
+    (told,) = [record.getMessage() for record in caplog.records if "audit" in record.getMessage()]
+    assert f"{ADMIN_KEY_ID} DELETE /platform/v1/members/{{member_id}} 204" in told
+
+
 async def test_what_failed_unexpectedly_is_written_down(
     platform: Platform, admin: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +181,68 @@ async def test_a_caller_who_leaves_is_written_down(platform: Platform, monkeypat
         let_go.set()
         with pytest.raises(asyncio.CancelledError):
             await request
-    (entry,) = platform.registry.find(AuditEntry)
+    (entry,) = await asyncio.to_thread(until, lambda: platform.registry.find(AuditEntry))
     assert (entry.status, entry.action) == (CALLER_LEFT, "POST /platform/v1/members")
+
+
+@ONE_DATABASE
+async def test_others_do_not_wait_for_the_entry_of_a_caller_who_left(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry may be slow, and the loop is everybody's."""
+    loop, written_in = asyncio.get_running_loop(), set[int]()
+    reached, let_go = asyncio.Event(), asyncio.Event()
+
+    def slow(*_: Any) -> Member:
+        loop.call_soon_threadsafe(reached.set)
+        asyncio.run_coroutine_threadsafe(let_go.wait(), loop).result(10)
+        raise Conflict("too late to matter")
+
+    monkeypatch.setattr(platform.members, "add", slow)
+    monkeypatch.setattr(platform.audit, "write", lambda *_: written_in.add(threading.get_ident()))
+    async with client_of(platform, admin_key(platform.settings)) as caller:
+        request = asyncio.create_task(caller.post("/members", json={"name": "ann", "role": "admin"}))
+        async with asyncio.timeout(10):
+            await reached.wait()
+        request.cancel()
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    await asyncio.to_thread(until, lambda: written_in)
+    assert threading.get_ident() not in written_in
+
+
+async def test_a_key_that_is_pasted_for_its_id_stays_a_secret(
+    admin: httpx.AsyncClient, platform: Platform, settings: Settings
+) -> None:
+    """Entries cannot be deleted for a long time."""
+    issued = (await admin.post("/api-keys", json={})).json()
+    for path in (f"/api-keys/{issued['key']}", f"/members/{issued['key']}", f"/models/x{issued['key']}"):
+        answer = await admin.delete(f"{path}?confirm=DELETE")
+        assert answer.status_code in (400, 404)
+    refused = await admin.delete(f"/api-keys/{issued['key']}?confirm=DELETE")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "key_id")
+    assert "the key itself; pass its ID" in refused.json()["error"]["message"]
+    entries = platform.registry.find(AuditEntry)
+    assert [entry.subject for entry in entries] == [issued["id"], "mu-***", "mu-***", "xmu-***", "mu-***"]
+    kinds: tuple[type[Record], ...] = (AuditEntry, Event)
+    for kind in kinds:
+        assert issued["key"][10:] not in "".join(str(record) for record in platform.registry.find(kind))
+
+
+async def test_what_is_addressed_by_name_is_written_down_by_id(admin: httpx.AsyncClient) -> None:
+    ann = (await admin.post("/members", json={"name": "ann", "role": "developer"})).json()["id"]
+    await admin.post("/endpoints", json={"name": "demo", "model": "m-1"})
+    for method, path, body, subject in (
+        ("PATCH", "/members/ann", {"role": "admin"}, ann),
+        ("PATCH", "/members/ann", {"role": "admin"}, ann),  # which changes nothing
+        ("PATCH", "/members/ann", {"role": "root"}, "ann"),  # nobody looks who that is
+        ("DELETE", "/models/Model-1?confirm=DELETE", None, "m-1"),  # refused: it is in use
+        ("DELETE", "/members/ann?confirm=DELETE", None, ann),
+    ):
+        answer = await admin.request(method, path, json=body)
+        (entry,) = await audit(admin, f"request_id={answer.headers['x-request-id']}")
+        assert entry["subject"] == subject, (method, path, body)
 
 
 def test_entries_are_never_changed(platform: Platform, admin: httpx.AsyncClient) -> None:

@@ -13,8 +13,6 @@ from app.core.keys import issue_key
 from app.settings import Settings
 from tests.control_plane.platforms import ONE_DATABASE, admin_key
 
-pytestmark = ONE_DATABASE
-
 PART = b" " * (64 << 10)
 
 
@@ -46,6 +44,7 @@ def key(platform: Platform, settings: Settings) -> str:
     return admin_key(settings)
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("path", ["/v1/endpoints", "/v1/models", "/v1/nothing", "/openapi.json"])
 async def test_nothing_is_read_from_strangers(platform: Platform, path: str) -> None:
     status, read = await post(platform, issue_key(), path)
@@ -53,6 +52,7 @@ async def test_nothing_is_read_from_strangers(platform: Platform, path: str) -> 
     assert read == 0
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("path", ["/v1/endpoints", "/v1/models", "/v1beta1/projects/p/locations/l:deploy"])
 async def test_a_body_without_end_is_refused_once_it_is_too_large(platform: Platform, key: str, path: str) -> None:
     status, read = await post(platform, key, path)
@@ -60,6 +60,7 @@ async def test_a_body_without_end_is_refused_once_it_is_too_large(platform: Plat
     assert read <= BODY_LIMIT_BYTES + len(PART)
 
 
+@ONE_DATABASE
 async def test_one_that_says_so_is_refused_unread(platform: Platform, key: str) -> None:
     assert await post(platform, key, "/v1/endpoints", **{"content-length": str(2 * BODY_LIMIT_BYTES)}) == (413, 0)
 

@@ -20,3 +20,9 @@ def test_endpoints_of_one_name_are_refused_and_named() -> None:
     with pytest.raises(ValidationError, match="declared more than once: one, two") as refused:
         ControlPlaneArgs.model_validate({"endpoints": named})
     assert refused.value.errors()[0]["loc"] == ("endpoints",)
+
+
+def test_workspaces_have_room_for_much() -> None:
+    args = ControlPlaneArgs()
+    bounds = args.endpoints_per_workspace, args.models_per_workspace, args.unfinished_jobs_per_workspace
+    assert bounds == (1000, 1000, 100)

@@ -10,13 +10,15 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.records import Endpoint
-from app.core.specs import EndpointSpec
+from app.core.specs import EndpointSpec, MachineType
 from app.settings import Settings
 from tests.control_plane.conftest import ClientFor, OpenPlatform
 from tests.control_plane.platforms import (
     ONE_DATABASE,
     FakeCluster,
+    admin_key,
     by_name,
+    client_of,
     publish_model,
     spec,
     table_of,
@@ -208,7 +210,7 @@ async def test_a_deleted_one_is_hidden_and_comes_back_as_it_was(
     assert gone["units"]["running"] == 0
     deleted_at = datetime.fromisoformat(gone["deleted_at"])
     assert datetime.fromisoformat(gone["purge_at"]) == deleted_at + timedelta(days=30)
-    assert (await admin.get(path)).status_code == (await admin.patch(path, json={})).status_code == 404
+    assert (await admin.get(path)).status_code == (await admin.post(f"{path}:stop")).status_code == 404
     assert (await admin.get("/endpoints")).json()["data"] == []
     assert [e["id"] for e in (await admin.get("/endpoints?deleted=true")).json()["data"]] == [before["id"]]
     assert (await admin.get(f"{path}/events")).json()["data"][-1]["kind"] == "deleted"
@@ -236,6 +238,27 @@ async def test_only_what_is_deleted_is_restored_and_only_while_its_name_is_free(
     assert (await admin.patch(f"/endpoints/{second['id']}", json={"name": "moved"})).is_success
     assert (await admin.post(f"/endpoints/{endpoint['id']}:restore")).status_code == 202
     assert (await admin.post("/endpoints/ep-9:restore")).status_code == 404
+
+
+async def test_one_whose_machine_type_is_gone_is_changed_and_restored(
+    open_platform: OpenPlatform, settings: Settings
+) -> None:
+    platform = open_platform(machine_types=[MachineType(name="old")])
+    admin = client_of(platform, admin_key(settings))
+    made = (await admin.post("/endpoints", json={"name": "demo", "model": "m-1", "machine_type": "old"})).json()
+    path = f"/endpoints/{made['id']}"
+    await admin.delete(f"{path}?confirm=DELETE")
+    await until_answer(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
+
+    admin = client_of(open_platform(), admin_key(settings))
+    assert refusal(await admin.post(f"{path}:restore")) == (400, "machine_type")
+    assert refusal(await admin.patch(path, json={"machine_type": "older"})) == (400, "machine_type")
+    changed = await admin.patch(path, json={"machine_type": None})
+    assert (changed.status_code, changed.json()["effect"]) == (200, "none")
+    assert changed.json()["deleted_at"] is not None
+    assert (changed.json()["machine_type"], changed.json()["state"]) == ("cpu-small", "deleting")
+    assert (await admin.post(f"{path}:restore")).status_code == 202
+    assert (await until_settled(admin, made["id"]))["state"] == "healthy"
 
 
 async def test_one_that_still_drains_is_restored_too(admin: httpx.AsyncClient, platform: Platform) -> None:
@@ -297,7 +320,9 @@ async def test_what_a_serve_config_declares_is_changed_there(admin: httpx.AsyncC
     assert (await admin.get(path)).json() == endpoint
     platform.declarations.declare([])
     await until_answer(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
-    assert (await admin.post(f"{path}:restore")).status_code == 409
+    answer = await admin.post(f"{path}:restore")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "managed_by_serve_config")
+    assert "declare it there again" in answer.json()["error"]["message"]
 
 
 async def test_a_declaration_that_comes_back_is_the_same_endpoint(admin: httpx.AsyncClient, platform: Platform) -> None:
@@ -390,3 +415,26 @@ def test_tombstones_survive_a_restart(open_platform: OpenPlatform) -> None:
     (tombstone,) = platform.endpoints.find("default", deleted=True)
     assert tombstone.id == endpoint.id
     assert platform.registry.count(Endpoint) == 1
+
+
+async def test_what_is_deleted_is_restored_or_purged_as_it_was_read(admin: httpx.AsyncClient) -> None:
+    before = await new_endpoint(admin)
+    path = f"/endpoints/{before['id']}"
+    await admin.delete(f"{path}?confirm=DELETE")
+    await until_answer(lambda: admin.get(f"{path}?deleted=true"), lambda shown: shown["deleted_at"] is not None)
+    read = await admin.get(f"{path}?deleted=true")
+    old = {"if-match": before["etag"]}  # from before it was deleted
+    for late in (
+        admin.post(f"{path}:restore", headers=old),
+        admin.delete(f"{path}?confirm=DELETE&purge=true", headers=old),
+    ):
+        answer = await late
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "etag_mismatch")
+    headers = {"if-match": read.headers["etag"]}
+    assert (await admin.delete(f"{path}?confirm=DELETE&purge=true", headers=headers)).status_code == 202
+
+
+async def test_an_unknown_machine_type_is_repeated_to_whoever_named_it(admin: httpx.AsyncClient) -> None:
+    answer = await admin.post("/endpoints", json={"name": "x", "model": "m-1", "machine_type": "h200-9"})
+    message = "machine_type 'h200-9' is unknown; allowed: cpu-small, gpu-1."
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)

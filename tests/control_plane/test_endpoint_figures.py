@@ -134,6 +134,34 @@ def test_two_halves_of_a_minute_are_one(open_here: Callable[[], Platform], clock
     assert shown(platform, "prompt_tokens") == [15]
 
 
+def test_a_clock_that_goes_back_adds_to_what_is_written(
+    open_here: Callable[[], Platform], clock: StandingClock
+) -> None:
+    platform = open_here()
+    router = FakeRouter("r1", clock())
+
+    def serve(requests: int) -> None:
+        router.serve(demo(platform), clock(), s2xx=requests)
+        router.report(platform.figures)
+
+    serve(3)
+    for _ in range(3):
+        clock.jump(seconds=60)
+        platform.figures.step()
+    clock.jump(seconds=-180)
+    serve(2)
+    platform.figures.step()
+    serve(4)
+    platform.figures.write()
+    platform.figures.write()
+    clock.jump(seconds=60)
+    serve(1)
+    platform.figures.step()
+    clock.jump(seconds=60)
+    platform.figures.step()
+    assert [row.figures["requests_2xx"] for row in platform.registry.find(EndpointMinute)] == [9, 1]
+
+
 def test_what_cannot_be_written_is_written_later(
     platform: Platform, clock: StandingClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +217,6 @@ def test_when_an_endpoint_was_called_last_is_written_down_with_the_minute(
     assert by_name(platform)["demo"].last_request_at == clock() - timedelta(seconds=60)
 
 
-@ONE_DATABASE
 def test_keys_that_were_used_are_noted(platform: Platform, clock: StandingClock, settings: Settings) -> None:
     key = hash_key(admin_key(settings))
     router = FakeRouter("r1", clock())

@@ -1,27 +1,33 @@
 """Logs of endpoints: lists in pages, searches, downloads, following, and their end."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from app.control_plane.api.log_stream import LogStream
 from app.control_plane.platform import Platform
 from app.control_plane.retention import LOGS_KEPT
-from app.control_plane.services.following import POLL_S
-from app.control_plane.services.log_follower import FIRST_LINES, FOLLOWED_FOR
+from app.control_plane.services import log_follower
+from app.control_plane.services.following import FOLLOWED_FOR, POLL_S, News
+from app.control_plane.services.log_follower import FIRST_LINES
+from app.control_plane.services.log_places import LogPlaces
 from app.control_plane.services.logs import LogStore
+from app.core.errors import TooManyRequests
 from app.core.log_lines import Wanted, write
 from app.settings import Settings
 from app.store.file_store import FileStore
 from app.store.layout import LOGS, LogObject, log_hour
 from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
-from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, by_name, spec
-
-pytestmark = ONE_DATABASE
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, by_name, spec, until_answer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -121,6 +127,7 @@ async def test_lines_of_all_units_in_the_order_of_time(fetch: Callable[..., Any]
     }
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("page_size", [1, 2, 7, 1000])
 async def test_pages_make_the_whole_list(fetch: Callable[..., Any], put: Put, order: str, page_size: int) -> None:
@@ -186,6 +193,7 @@ async def test_a_download_is_one_text(fetch: Callable[..., Any], put: Put, demo:
     assert (await fetch(download=True, search="line 7", order="desc")).text.count("\n") == 111
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize(
     ("params", "param"),
     [
@@ -222,29 +230,82 @@ async def test_a_store_that_is_away_is_said(
     assert answer.json()["error"]["code"] == "unavailable"
 
 
-async def test_places_for_followers_are_limited_and_given_back(
-    platform: Platform, fetch: Callable[..., Any], put: Put
+async def test_places_for_long_texts_are_limited_and_given_back(
+    platform: Platform, fetch: Callable[..., Any], put: Put, client_for: ClientFor
 ) -> None:
     put("a", (1, "one"))
-    for _ in range(40):
+    for _ in range(20):
         assert (await fetch(download=True)).status_code == 200
-    taken = 0
-    while platform.logs.streams.acquire(blocking=False):
-        taken += 1
-    assert taken == 16
-    answer = await fetch(download=True)
-    assert answer.status_code == 429
-    assert "retry-after" in answer.headers
-    assert (await fetch()).status_code == 200
-    platform.logs.streams.release(taken)
+    with ExitStack() as places:
+        for _ in range(4):
+            places.enter_context(platform.log_places.taken("default"))
+        for long in ({"download": True}, {"follow": True}):
+            answer = await fetch(**long)
+            assert answer.status_code == 429
+            assert "retry-after" in answer.headers
+        assert (await fetch()).status_code == 200
+        others = platform.log_places.taken("ws-other")  # who has places of their own
+        with others:
+            pass
+        for number in range(12):
+            places.enter_context(platform.log_places.taken(f"ws-{number}"))
+        with pytest.raises(TooManyRequests):
+            places.enter_context(platform.log_places.taken("ws-one-too-many"))
+    assert (await fetch(download=True)).status_code == 200
+
+
+async def test_a_stream_that_never_begins_holds_no_place() -> None:
+    """As one whose request was cancelled before its answer began."""
+    places = LogPlaces()
+    for _ in range(40):
+        LogStream([], places.taken("default"), {})
+    with places.taken("default"):
+        pass
+
+
+async def test_who_reads_logs_holds_nobody_up(platform: Platform, clock: Clock) -> None:
+    """Reports of units and routers are taken in asyncio's own few threads."""
+    let_go = threading.Event()
+
+    def slow() -> News:
+        let_go.wait(WAIT_S)
+        return News("", last=True)
+
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(2))
+    readers = [asyncio.ensure_future(anext(platform.following.text(slow, lambda: True), "")) for _ in range(8)]
+    async with asyncio.timeout(WAIT_S):
+        assert await asyncio.to_thread(lambda: "reported") == "reported"
+        let_go.set()
+        assert await asyncio.gather(*readers) == [""] * 8
+
+
+async def test_a_follower_does_not_begin_with_more_than_it_can_hold(
+    platform: Platform, demo: str, put: Put, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_follower, "LOOK_BYTES", 200)
+    for number in range(9):
+        put("a", (number, f"object {number} " + "x" * 100), number=number)
+    read, asked = FileStore.read, []
+
+    def watched(store: FileStore, name: str, start: int = 0, length: int | None = None) -> bytes:
+        asked.append(name)
+        return read(store, name, start, length)
+
+    monkeypatch.setattr(FileStore, "read", watched)
+    follower = Follower(platform, Wanted(demo, since=NOON), clock)
+    assert [line.split()[2:4] for line in (await follower.next()).splitlines()] == [["object", "7"], ["object", "8"]]
+    assert len(asked) == 2
+    put("a", (30, "new"), number=9)
+    assert "new" in await follower.next()
 
 
 class Follower:
     """Somebody who follows, with a clock of the test's."""
 
-    def __init__(self, logs: LogStore, wanted: Wanted, clock: Clock):
+    def __init__(self, platform: Platform, wanted: Wanted, clock: Clock):
         self._clock = clock
-        self._chunks = logs.follow(wanted, self._sleep)
+        self._chunks = platform.following.text(platform.logs.follower(wanted), lambda: True, self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         assert seconds == POLL_S
@@ -261,7 +322,7 @@ class Follower:
 
 async def test_a_log_is_followed(platform: Platform, demo: str, put: Put, clock: Clock) -> None:
     put("a", (20, "before"), (29, "just now"))
-    follower = Follower(platform.logs, Wanted(demo), clock)
+    follower = Follower(platform, Wanted(demo), clock)
     assert [line[25:] for line in (await follower.next()).splitlines()] == ["a before", "a just now"]
     put("a", (20, "before"), (29, "just now"), (31, "new"))
     put("b", (30.5, "of another unit, and earlier"))
@@ -278,7 +339,7 @@ async def test_who_follows_sees_only_what_is_searched_for(
     platform: Platform, demo: str, put: Put, clock: Clock
 ) -> None:
     put("a", (20, "ERROR one"), (29, "fine"))
-    follower = Follower(platform.logs, Wanted(demo, "error"), clock)
+    follower = Follower(platform, Wanted(demo, "error"), clock)
     assert (await follower.next()).endswith(" a ERROR one\n")
 
 
@@ -286,16 +347,16 @@ async def test_following_begins_with_the_last_lines_or_at_a_moment(
     platform: Platform, demo: str, put: Put, clock: Clock
 ) -> None:
     put("a", *((minute / 100, f"line {minute}") for minute in range(500)))
-    last = (await Follower(platform.logs, Wanted(demo), clock).next()).splitlines()
+    last = (await Follower(platform, Wanted(demo), clock).next()).splitlines()
     assert len(last) == FIRST_LINES
     assert last[-1].endswith("line 499")
     since = Wanted(demo, since=NOON + timedelta(minutes=3))
-    assert len((await Follower(platform.logs, since, clock).next()).splitlines()) == 200
+    assert len((await Follower(platform, since, clock).next()).splitlines()) == 200
 
 
 async def test_following_over_midnight(platform: Platform, demo: str, put: Put, clock: Clock) -> None:
     clock.moment = NOON + timedelta(hours=11, minutes=59, seconds=50)
-    follower = Follower(platform.logs, Wanted(demo), clock)
+    follower = Follower(platform, Wanted(demo), clock)
     put("a", (719, "today"))
     assert "today" in await follower.next()
     clock.moment += timedelta(seconds=20)
@@ -307,7 +368,7 @@ async def test_silence_is_broken_now_and_then_and_ends_after_an_hour(
     platform: Platform, demo: str, clock: Clock
 ) -> None:
     begun = clock.moment
-    chunks = [chunk async for chunk in Follower(platform.logs, Wanted(demo), clock).chunks]
+    chunks = [chunk async for chunk in Follower(platform, Wanted(demo), clock).chunks]
     assert set(chunks) == {"\n"}
     assert 100 < len(chunks) <= 120
     assert clock.moment - begun == FOLLOWED_FOR
@@ -326,7 +387,7 @@ async def test_a_store_that_was_away_is_followed_on(
         return read(store, name, start, length)
 
     monkeypatch.setattr(FileStore, "read", sometimes)
-    lines = (await Follower(platform.logs, Wanted(demo), clock).next()).splitlines()
+    lines = (await Follower(platform, Wanted(demo), clock).next()).splitlines()
     assert [line[25:] for line in lines] == ["a one", "b two"]
 
 
@@ -357,6 +418,7 @@ def test_logs_go_after_their_time(platform: Platform, store: ObjectStore, put: P
     assert [stored.name for stored in store.list(LOGS)] == [f"{LOGS}notes.txt"]
 
 
+@ONE_DATABASE
 def test_only_so_many_go_at_a_time(settings: Settings, clock: Clock) -> None:
     store = FileStore(settings.home / "elsewhere")
     for number in range(5):
@@ -364,3 +426,18 @@ def test_only_so_many_go_at_a_time(settings: Settings, clock: Clock) -> None:
     logs = LogStore(store, clock)
     assert logs.drop_before(NOON, limit=3) == 3
     assert logs.drop_before(NOON, limit=3) == 2
+
+
+async def test_what_is_deleted_keeps_its_logs(admin: httpx.AsyncClient, platform: Platform, put: Put) -> None:
+    endpoint = platform.endpoints.create("default", spec("mine")).id
+    put("a", (1, "why it went"), endpoint_id=endpoint)
+    platform.endpoints.delete("default", endpoint)
+    await until_answer(
+        lambda: admin.get(f"/endpoints/{endpoint}?deleted=true"), lambda shown: shown["deleted_at"] is not None
+    )
+    assert messages(await admin.get(f"/endpoints/{endpoint}/logs")) == ["why it went"]
+    assert "why it went" in (await admin.get(f"/endpoints/{endpoint}/logs?download=true")).text
+    assert (await admin.get(f"/endpoints/{endpoint}/metrics")).json()["endpoint_id"] == endpoint
+    platform.tombstones.purge("default", endpoint)
+    for what in ("logs", "metrics"):
+        assert (await admin.get(f"/endpoints/{endpoint}/{what}")).status_code == 404

@@ -82,7 +82,6 @@ def test_a_death_while_it_deploys_or_deletes_loses_nothing_and_doubles_nothing(
         assert set(cluster.applications) == {(made.id, endpoint.revision)}
 
 
-@ONE_DATABASE
 @pytest.mark.parametrize("killer", STEPS, indirect=True)
 def test_a_death_while_it_replaces_a_revision_leaves_one_that_serves(
     open_platform: OpenPlatform, cluster: FakeCluster, killer: Killer, monkeypatch: pytest.MonkeyPatch

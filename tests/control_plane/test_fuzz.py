@@ -27,7 +27,7 @@ def hypothesis_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def world(open_platform: Callable[..., Platform]) -> World:
-    return World(open_platform(keys_per_role=10_000))
+    return World(open_platform(keys_per_role=10_000, unfinished_jobs_per_workspace=10_000))
 
 
 @ONE_DATABASE

@@ -1,19 +1,25 @@
 """POST with an Idempotency-Key: sent twice, made once."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
 from app.control_plane.platform import Platform
+from app.control_plane.services import idempotency
+from app.control_plane.services.idempotency import Proof
+from app.core.errors import Unavailable
+from app.core.job_specs import JobProgress
+from app.core.records import ApiKey, Job, Model, Replay
 from app.core.records import Endpoint as EndpointRecord
-from app.core.records import Job, Model, Replay
 from app.store.database import Registry
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.conftest import OpenPlatform
-from tests.control_plane.platforms import admin_key, client_of
+from tests.control_plane.platforms import WAIT_S, admin_key, client_of
 
 ENDPOINT = {"name": "demo", "model": "Model-1"}
 MODEL = {"name": "mine", "base_model": "Qwen2-0.5B", "source": {"uri": "s3://bucket/weights"}}
@@ -130,3 +136,66 @@ async def test_the_record_and_its_key_are_written_together_or_not_at_all(
     await admin.post("/jobs", json=JOB, headers={"idempotency-key": "k-1"})
     (written,) = [kinds for kinds in together if Replay in kinds]
     assert Job in written
+
+
+def test_a_slow_request_holds_up_only_its_own_repeats(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def slow(proof: Proof) -> str:
+        begun.set()
+        assert let_go.wait(WAIT_S)
+        platform.registry.put(*proof("a"))
+        return "a"
+
+    def once(key: str, make: Callable[[Proof], str]) -> str:
+        return platform.idempotency.once("default", "/p", key, JobProgress(), make, lambda made: f"{made} again")
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(once, "k-1", slow)
+        try:
+            assert begun.wait(WAIT_S)
+            assert pool.submit(once, "k-2", lambda _: "b").result(WAIT_S / 2) == "b"
+            with monkeypatch.context() as impatient:
+                impatient.setattr(idempotency, "PATIENCE_S", 0.01)
+                refused = pool.submit(once, "k-1", lambda _: "another")
+                with pytest.raises(Unavailable, match="still being carried out"):
+                    refused.result(WAIT_S / 2)
+            repeat = pool.submit(once, "k-1", lambda _: "another")
+        finally:
+            let_go.set()
+        assert (first.result(WAIT_S), repeat.result(WAIT_S)) == ("a", "a again")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/members", {"name": "ann", "role": "developer"}), ("/workspaces", {"name": "theirs"})]
+)
+async def test_members_and_workspaces_are_made_once(admin: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    headers = {"idempotency-key": "k-1"}
+    first, again = [await admin.post(path, json=body, headers=headers) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (201, 201), again.text
+    secret = {"key": None, "key_id": None} if path == "/workspaces" else {}
+    assert again.json() == first.json() | secret  # what is shown once is not shown again
+    assert (await admin.post(path, json=body)).status_code == 409
+    assert (await admin.post(path, json=body | {"name": "bob"}, headers=headers)).status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/api-keys", "/workspaces/{}/api-keys"])
+async def test_a_key_is_issued_once_and_shown_once(admin: httpx.AsyncClient, platform: Platform, path: str) -> None:
+    workspace = (await admin.post("/workspaces", json={"name": "theirs"})).json()["id"]
+    headers = {"idempotency-key": "k-1"}
+    first = await admin.post(path.format(workspace), json={}, headers=headers)
+    before = platform.registry.count(ApiKey)
+    again = await admin.post(path.format(workspace), json={}, headers=headers)
+    error = again.json()["error"]
+    assert (first.status_code, again.status_code, error["code"]) == (201, 409, "key_shown_already")
+    assert first.json()["id"] in error["message"]
+    assert "cannot be shown again" in error["message"]
+    assert first.json()["key"] not in again.text
+    assert platform.registry.count(ApiKey) == before
+
+
+async def test_the_same_key_for_another_workspace_is_another_wish(admin: httpx.AsyncClient) -> None:
+    for name in ("one", "two"):
+        workspace = (await admin.post("/workspaces", json={"name": name})).json()["id"]
+        answer = await admin.post(f"/workspaces/{workspace}/api-keys", json={}, headers={"idempotency-key": "k-1"})
+        assert answer.status_code == 201, answer.text

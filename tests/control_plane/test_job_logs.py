@@ -1,21 +1,23 @@
 """Logs of jobs over the control API: while they run, when they have ended, and when Ray has forgotten them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 
 import httpx
 import pytest
 
 from app.control_plane.platform import Platform
+from app.control_plane.services.following import FOLLOWED_FOR, Sleep
 from app.core.job_specs import JobOutcome
-from app.core.records import Job
+from app.core.records import ApiKey, Job
 from app.settings import Settings
 from app.store.layout import job_object
 from app.store.object_store import ObjectStore, StoreError
 from app.store.objects import open_store
-from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, until
-
-pytestmark = ONE_DATABASE
+from tests.control_plane.clocks import WallClock
+from tests.control_plane.conftest import ClientFor
+from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, FakeCluster, until
 
 
 @pytest.fixture
@@ -111,6 +113,12 @@ async def test_all_attempts_are_shown(
     assert (await messages(admin, job))[0] == "--- attempt 1: Ray no longer has what it wrote"
 
 
+def followed(
+    platform: Platform, job: Job, sleep: Sleep, allowed: Callable[[], bool] = lambda: True
+) -> AsyncIterator[str]:
+    return platform.following.text(platform.job_logs.follower(job), allowed, sleep)
+
+
 async def test_a_log_is_followed_to_its_end(job: Job, cluster: FakeCluster, platform: Platform, store: ObjectStore):
     cluster.written[job.id] = "one\ntw"
     steps: list[Callable[[], None]] = [
@@ -122,7 +130,7 @@ async def test_a_log_is_followed_to_its_end(job: Job, cluster: FakeCluster, plat
     async def next_step(_: float) -> None:
         await asyncio.to_thread(steps.pop(0))
 
-    chunks = [chunk async for chunk in platform.job_logs.follow(job, sleep=next_step)]
+    chunks = [chunk async for chunk in followed(platform, job, next_step)]
     assert chunks == ["one\n", "two\n", "three\n"]
 
 
@@ -135,7 +143,62 @@ async def test_a_follower_hears_that_the_connection_lives(job: Job, platform: Pl
         if slept == 35:
             await asyncio.to_thread(end, platform, store, job)
 
-    assert [chunk async for chunk in platform.job_logs.follow(job, sleep=sleep)] == ["\n"]
+    assert [chunk async for chunk in followed(platform, job, sleep)] == ["\n"]
+
+
+@ONE_DATABASE
+async def test_a_job_without_an_end_is_followed_for_an_hour(job: Job, platform: Platform, wall: WallClock):
+    begun = wall()
+
+    async def sleep(seconds: float) -> None:
+        wall.jump(seconds=seconds)
+
+    assert len([chunk async for chunk in followed(platform, job, sleep)]) > 100
+    assert timedelta(0) <= wall() - begun - FOLLOWED_FOR < timedelta(minutes=1)
+
+
+async def test_who_may_not_read_any_more_reads_no_more(
+    admin: httpx.AsyncClient, job: Job, cluster: FakeCluster, platform: Platform, wall: WallClock
+):
+    """Revoked, ended, no longer a developer: with the next look it is over."""
+    ann = (await admin.post("/members", json={"name": "ann", "role": "admin"})).json()["id"]
+    issue = platform.keys.issue
+    revoked, ending, theirs = (
+        issue("default", "developer", "")[0],
+        issue("default", "developer", "", expires_at=wall() + timedelta(minutes=1))[0],
+        issue("default", "developer", "", member=ann)[0],
+    )
+    endings: list[tuple[ApiKey, Callable[[], object]]] = [
+        (revoked, lambda: platform.keys.revoke("default", revoked.id)),
+        (ending, lambda: wall.jump(minutes=1)),
+        (theirs, lambda: platform.members.change("default", ann, {"role": "inference"})),
+    ]
+    for key, end_it in endings:
+        cluster.written[job.id] = "one\n"
+        slept = 0
+
+        async def sleep(_: float, end_it: Callable[[], object] = end_it) -> None:
+            nonlocal slept
+            slept += 1
+            if slept == 2:
+                await asyncio.to_thread(end_it)
+            cluster.written[job.id] += f"line {slept}\n"
+
+        async with asyncio.timeout(WAIT_S):
+            chunks = followed(platform, job, sleep, lambda key=key: platform.keys.holds(key))  # type: ignore[misc]
+            assert [chunk async for chunk in chunks] == ["one\n", "line 1\n"]
+
+
+@ONE_DATABASE
+async def test_a_revoked_key_follows_no_longer_over_http(
+    admin: httpx.AsyncClient, client_for: ClientFor, job: Job, cluster: FakeCluster, platform: Platform
+):
+    cluster.written[job.id] = "one\n"
+    issued, key = platform.keys.issue("default", "developer", "")
+    asyncio.get_running_loop().call_later(0.3, platform.keys.revoke, "default", issued.id)
+    async with asyncio.timeout(WAIT_S):
+        answer = await client_for(key).get(f"/jobs/{job.id}/logs?follow=true")
+    assert answer.text == "one\n"
 
 
 async def test_a_follower_is_served_over_http(
@@ -174,3 +237,8 @@ async def test_a_store_that_fails_costs_the_log_only(
 
 async def test_logs_belong_to_their_workspace(admin: httpx.AsyncClient):
     assert (await admin.get("/jobs/job-of-nobody/logs")).status_code == 404
+
+
+async def test_a_log_is_followed_or_downloaded(admin: httpx.AsyncClient, job: Job):
+    answer = await admin.get(f"/jobs/{job.id}/logs?follow=true&download=true")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "download")

@@ -64,7 +64,6 @@ async def test_a_revoked_key_stops_and_leaves_the_routing_table(
     assert (await admin.delete(f"/api-keys/{issued['id']}?confirm=DELETE")).status_code == 404
 
 
-@ONE_DATABASE
 async def test_there_are_at_most_five_keys_of_a_role(admin: httpx.AsyncClient) -> None:
     assert LIMIT == 5
     for role in ("admin", "developer", "inference"):
@@ -74,7 +73,6 @@ async def test_there_are_at_most_five_keys_of_a_role(admin: httpx.AsyncClient) -
         assert (await admin.post("/api-keys", json={"role": role})).status_code == 201
 
 
-@ONE_DATABASE
 async def test_how_many_is_the_operators_to_say(open_platform: Callable[..., Platform]) -> None:
     keys = open_platform(keys_per_role=1).keys
     keys.issue(DEFAULT_WORKSPACE, "inference", "")
@@ -130,7 +128,6 @@ async def test_an_expired_key_stops_and_makes_room(
     assert (await admin.get(f"/api-keys/{issued[0]['id']}")).json()["expires_at"] == issued[0]["expires_at"]
 
 
-@ONE_DATABASE
 def test_ended_keys_do_not_pile_up(platform: Platform, wall: WallClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys_service, "ENDED_KEPT", 2)
     ids = []

@@ -12,10 +12,18 @@ from app.core.keys import issue_key
 from app.core.records import Endpoint, Model, Version
 from app.core.specs import MachineType
 from app.core.waiting import Room
+from app.settings import Settings
 from tests.control_plane.conftest import OpenPlatform
-from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, change, spec, until
-
-pytestmark = ONE_DATABASE
+from tests.control_plane.platforms import (
+    ONE_DATABASE,
+    FakeCluster,
+    admin_key,
+    by_name,
+    change,
+    client_of,
+    spec,
+    until,
+)
 
 GIB = 1 << 30
 L4 = MachineType(name="l4", accelerator="L4", accelerator_count=1, accelerator_memory_bytes=24 * GIB, quota=3)
@@ -55,6 +63,7 @@ async def test_built_in_and_declared_types_are_listed(admin: httpx.AsyncClient, 
     assert (await admin.get("/machine-types/l5")).status_code == 404
 
 
+@ONE_DATABASE
 async def test_a_cluster_that_does_not_tell_hides_nothing_else(admin: httpx.AsyncClient) -> None:
     assert (await admin.get("/machine-types/l4")).json()["cluster"] is None
 
@@ -75,6 +84,7 @@ async def test_the_list_says_what_fits(admin: httpx.AsyncClient, platform: Platf
     assert (await admin.get("/machine-types", params={"model": "nothing"})).status_code == 404
 
 
+@ONE_DATABASE
 async def test_strangers_see_no_machine_types(client_for: Any) -> None:
     assert (await client_for(issue_key()).get("/machine-types")).status_code == 401
 
@@ -172,6 +182,7 @@ def test_what_the_platform_chose_stays_while_it_fits(open_platform: OpenPlatform
     assert (longer.endpoint.machine_type, longer.effect) == ("l4", "rolling")
 
 
+@ONE_DATABASE
 def test_units_are_told_how_they_are_spread(open_platform: OpenPlatform) -> None:
     modes = [
         {"machines": 1, "tensor_parallel_size": 2},
@@ -197,6 +208,7 @@ def test_units_are_told_how_they_are_spread(open_platform: OpenPlatform) -> None
     assert platform.units.revision(one, told) != before
 
 
+@ONE_DATABASE
 def test_machine_memory_for_validation(open_platform: OpenPlatform) -> None:
     assert open_platform(machine_types=[L4, SMALL]).machines.memory() == []  # gpu-1 may have any
     gpu = L4.model_copy(update={"name": "gpu-1"})
@@ -231,3 +243,41 @@ def test_an_endpoint_waits_for_its_model_and_says_how_far_it_is(open_platform: O
     change(platform, preparing, state="healthy", reason="")
     platform.endpoint_loop.nudge()
     until(lambda: by_name(platform)["early"].state == "healthy")
+
+
+async def test_a_workspace_may_have_a_quota_of_its_own(
+    open_platform: OpenPlatform, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, _, key = open_platform().workspaces.create("theirs")
+    quotas = {"default": 2, theirs.id: 5, "misspelled": 9}
+    with caplog.at_level("WARNING", "ray.serve"):
+        platform = open_platform(machine_types=[L4.model_copy(update={"quota": 1, "quotas": quotas})])
+    assert [r.getMessage() for r in caplog.records if "quota" in r.getMessage()] == [
+        "machine type l4 has a quota for misspelled, and there is no such workspace"
+    ]
+    for caller, quota in ((admin_key(settings), 2), (key, 5)):
+        async with client_of(platform, caller) as client:
+            shown = (await client.get("/machine-types/l4")).json()
+        assert shown["quota"] == quota
+        assert "quotas" not in shown  # others' are nobody's business
+    platform.endpoints.create("default", spec("one", machine_type="l4", scale={"min_units": 1, "max_units": 2}))
+    with pytest.raises(Conflict, match="may have 2 units of l4"):
+        platform.endpoints.create("default", spec("two", machine_type="l4"))
+
+
+def test_what_is_above_a_lowered_quota_may_shrink_and_not_grow(open_platform: OpenPlatform) -> None:
+    def with_quota(quota: int) -> Platform:
+        return open_platform(machine_types=[L4.model_copy(update={"quota": quota})])
+
+    platform = with_quota(9)
+    wide = spec("one", machine_type="l4", scale={"min_units": 1, "max_units": 8})
+    endpoint = platform.endpoints.create("default", wide).id
+    platform.endpoints.create("default", spec("two", machine_type="l4"))
+    platform = with_quota(2)
+    for fields in ({"scale": {"max_units": 5}}, {"max_model_len": 64}, {"scale": {"min_units": 2}}):
+        platform.endpoints.patch("default", endpoint, fields)
+    with pytest.raises(Conflict, match="may have 2 units"):
+        platform.endpoints.patch("default", endpoint, {"scale": {"max_units": 6}})
+    platform.endpoints.stop("default", endpoint)
+    with pytest.raises(Conflict, match="may have 2 units"):
+        platform.endpoints.start("default", endpoint)  # what is stopped holds nothing, so this is growth

@@ -41,9 +41,10 @@ async def test_a_member_is_added_changed_and_taken_away(admin: httpx.AsyncClient
     assert (await admin.get("/members")).json()["data"] == [ann]
 
     changed = (await admin.patch(f"/members/{ann['id']}", json={"role": "admin"})).json()
-    assert changed == ann | {"role": "admin"}
-    assert (await admin.patch(f"/members/{ann['id']}", json={"expires_at": None})).json()["expires_at"] is None
-    assert (await admin.patch(f"/members/{ann['id']}", json={})).json() == changed | {"expires_at": None}
+    assert changed == ann | {"role": "admin", "etag": changed["etag"]}
+    for_ever = (await admin.patch(f"/members/{ann['id']}", json={"expires_at": None})).json()
+    assert for_ever == changed | {"expires_at": None, "etag": for_ever["etag"]}
+    assert (await admin.patch(f"/members/{ann['id']}", json={})).json() == for_ever
 
     assert (await admin.delete(f"/members/{ann['id']}")).status_code == 400  # must be meant
     assert (await admin.delete(f"/members/{ann['id']}?confirm=DELETE")).status_code == 204
@@ -153,3 +154,71 @@ async def test_who_is_taken_away_loses_their_keys_at_once(
     assert (await client_for(nobodys["key"]).get("/endpoints")).status_code == 200
     told = (await admin.get(f"/events?subject={theirs['id']}")).json()["data"]
     assert [event["kind"] for event in told] == ["issued", "revoked"]
+
+
+async def admin_member(admin: httpx.AsyncClient, client_for: ClientFor, **fields: Any) -> tuple[str, httpx.AsyncClient]:
+    """An admin's ID, and calls with a key of theirs."""
+    ann = await add(admin, role="admin", **fields)
+    return ann["id"], client_for((await key_for(admin, ann["id"], role="admin"))["key"])
+
+
+async def test_an_admin_for_a_time_gives_nothing_beyond_it(
+    admin: httpx.AsyncClient, client_for: ClientFor, wall: WallClock
+) -> None:
+    ends = wall.later(days=1)
+    issued = (await admin.post("/api-keys", json={"role": "admin", "expires_at": ends})).json()
+    holder = client_for(issued["key"])
+    for wish in ({}, {"expires_at": wall.later(days=9)}, {"role": "admin"}):
+        made = await holder.post("/api-keys", json=wish)
+        assert (made.status_code, made.json()["expires_at"]) == (201, issued["expires_at"]), wish
+    sooner = await holder.post("/api-keys", json={"expires_at": wall.later(hours=1)})
+    assert sooner.json()["expires_at"] < issued["expires_at"]
+
+    bob = (await holder.post("/members", json=ANN | {"name": "bob"})).json()
+    assert bob["expires_at"] == issued["expires_at"]
+    for later in (None, wall.later(days=9)):
+        assert (await holder.patch("/members/bob", json={"expires_at": later})).json() == bob
+    assert (await key_for(holder, "bob"))["expires_at"] == issued["expires_at"]
+
+    workspace = (await holder.post("/workspaces", json={"name": "theirs"})).json()
+    rescue = (await holder.post(f"/workspaces/{workspace['id']}/api-keys", json={})).json()
+    assert rescue["expires_at"] == issued["expires_at"]
+    wall.jump(days=1)
+    for key in (workspace["key"], rescue["key"], made.json()["key"]):
+        assert (await client_for(key).get("/endpoints")).status_code == 401
+
+
+@ONE_DATABASE
+async def test_an_admin_member_does_not_outlive_their_grant(
+    admin: httpx.AsyncClient, client_for: ClientFor, wall: WallClock
+) -> None:
+    ann, holder = await admin_member(admin, client_for, expires_at=wall.later(days=1))
+    await add(admin, name="bob")
+    for wish in ({"expires_at": None}, {"role": "developer"}, {}):
+        for named in (ann, "ann@example.com"):
+            refused = await holder.patch(f"/members/{named}", json=wish)
+            assert refused.status_code == 403
+            assert "somebody else must change" in refused.json()["error"]["message"]
+    refused = await holder.post("/api-keys", json={"member": "bob"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (403, "member")
+    assert "the same member only" in refused.json()["error"]["message"]
+    for wish in ({}, {"member": ann}):
+        own = (await holder.post("/api-keys", json={"role": "admin", **wish})).json()
+        assert own["member_id"] == ann
+    await admin.delete(f"/members/{ann}?confirm=DELETE")
+    assert (await client_for(own["key"]).get("/endpoints")).status_code == 401
+
+
+@ONE_DATABASE
+async def test_of_two_changes_of_one_version_the_second_is_refused(admin: httpx.AsyncClient) -> None:
+    ann = await add(admin)
+    path = f"/members/{ann['id']}"
+    read = await admin.get(path)
+    headers = {"if-match": read.headers["etag"]}
+    assert read.json()["etag"] == ann["etag"]
+    changed = await admin.patch(path, json={"role": "admin"}, headers=headers)
+    late = await admin.patch(path, json={"role": "inference"}, headers=headers)
+    assert (changed.status_code, late.status_code, late.json()["error"]["code"]) == (200, 409, "etag_mismatch")
+    assert (await admin.get(path)).json()["role"] == "admin"
+    newest = {"if-match": changed.json()["etag"]}
+    assert (await admin.patch(path, json={"role": "inference"}, headers=newest)).status_code == 200

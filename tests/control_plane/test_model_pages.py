@@ -17,9 +17,7 @@ from app.settings import Settings
 from app.store.layout import version_prefix
 from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
-from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of, spec, until
-
-pytestmark = ONE_DATABASE
+from tests.control_plane.platforms import admin_key, client_of, spec, until
 
 BODY = {"name": "mine", "base_model": "llama2 7b", "source": {"uri": "s3://bucket/mine", "region": "cn-north-4"}}
 
@@ -83,6 +81,41 @@ async def test_a_key_for_some_endpoints_sees_only_those(platform: Platform, clie
     key = platform.keys.issue("default", "developer", "", endpoints=[one.id])[1]
     page = (await client_for(key).get("/models/healthy")).json()
     assert [user["name"] for user in page["endpoints"]] == ["one"]
+
+
+async def test_a_key_for_some_endpoints_changes_no_models_and_jobs(
+    admin: httpx.AsyncClient, platform: Platform, client_for: Any
+):
+    made(platform, "healthy")
+    one = platform.endpoints.create("default", spec("one", model="healthy"))
+    job = (await admin.post("/jobs", json={"type": "validate", "model": "healthy"})).json()["id"]
+    for role in ("developer", "admin"):
+        holder = client_for(platform.keys.issue("default", role, "", endpoints=[one.id])[1])
+        for method, path, body in (
+            ("POST", "/models", BODY),
+            ("POST", "/models/healthy:retry", None),
+            ("DELETE", "/models/healthy?confirm=DELETE", None),
+            ("POST", "/jobs", {"type": "validate", "model": "healthy"}),
+            ("POST", f"/jobs/{job}:stop", None),
+            ("DELETE", f"/jobs/{job}?confirm=DELETE", None),
+            ("GET", f"/jobs/{job}/logs", None),
+            ("GET", f"/jobs/{job}/logs?follow=true", None),
+        ):
+            answer = await holder.request(method, path, json=body)
+            assert answer.status_code == 403, (role, method, path)
+            assert "for some endpoints only" in answer.json()["error"]["message"]
+        for path in ("/models", "/models/healthy", "/models/healthy/versions", "/jobs", f"/jobs/{job}"):
+            assert (await holder.get(path)).status_code == 200
+    assert platform.models.get("default", "healthy").state == "healthy"
+
+
+async def test_what_keeps_a_model_is_named_and_the_rest_counted(admin: httpx.AsyncClient, platform: Platform):
+    made(platform, "healthy")
+    for number in range(7):
+        platform.endpoints.create("default", spec(f"e{number}", model="healthy"))
+    refused = await admin.delete("/models/healthy?confirm=DELETE")
+    assert refused.status_code == 409
+    assert refused.json()["error"]["message"].endswith("; and 2 more.")
 
 
 async def test_a_model_that_was_found_in_the_store(admin: httpx.AsyncClient):

@@ -65,7 +65,7 @@ WISHES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def world(open_platform: Callable[..., Platform]) -> World:
-    world = World(open_platform(keys_per_role=10_000))
+    world = World(open_platform(keys_per_role=10_000, unfinished_jobs_per_workspace=10_000))
     world.renew()
     return world
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.control_plane.platform import Platform
+from app.control_plane.reconciler import LOOK_EVERY_S
 from app.core.lifecycle import revision_of
 from app.core.records import Event
 from app.core.routing import RoutingTable
@@ -18,7 +19,9 @@ from tests.control_plane.platforms import (
     WAIT_S,
     FakeCluster,
     NoCluster,
+    admin_key,
     by_name,
+    client_of,
     publish_model,
     saved_table,
     spec,
@@ -85,6 +88,35 @@ def test_a_declared_name_that_the_api_holds_is_a_conflict_and_changes_nothing(pl
     assert by_name(platform) == before
 
 
+async def test_a_declared_name_that_the_api_holds_is_told_once_and_shown(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = platform.endpoints.create("default", spec("mine")).id
+
+    def told() -> int:
+        return platform.registry.count(Event, subject=mine, kind="conflict")
+
+    async def shown() -> str | None:
+        async with client_of(platform, admin_key(platform.settings)) as client:
+            conflict: str | None = (await client.get(f"/endpoints/{mine}")).json()["conflict"]
+            return conflict
+
+    assert (told(), await shown()) == (0, None)
+    with caplog.at_level("WARNING", "ray.serve"):
+        for _ in range(3):  # as three starts do
+            platform.declarations.declare([spec("mine")])
+    assert told() == 1
+    assert len([record for record in caplog.records if "declares another mine" in record.getMessage()]) == 3
+    assert "declares another mine" in (await shown() or "")
+    platform.endpoints.patch("default", mine, {"description": "changed"})
+    platform.declarations.declare([spec("mine")])
+    assert told() == 2
+    platform.endpoints.patch("default", mine, {"name": "other"})
+    assert await shown() is None
+    platform.declarations.declare([spec("mine")])
+    assert (told(), by_name(platform)["mine"].managed_by) == (2, "serve_config")
+
+
 def test_one_failing_deploy_holds_up_no_other(open_platform: OpenPlatform, cluster: FakeCluster) -> None:
     first: list[str] = []
 
@@ -109,10 +141,12 @@ def test_an_unknown_machine_type_in_a_serve_config_hurts_no_other(open_platform:
 
 
 def test_a_model_published_later_is_found(open_platform: OpenPlatform, settings: Settings) -> None:
-    platform = open_platform(spec("early", model="Model-2"))
+    now = [1000.0]
+    platform = open_platform(spec("early", model="Model-2"), clock=lambda: now[0])
     until(lambda: by_name(platform)["early"].state == "abnormal")
     assert "Model-2" in by_name(platform)["early"].reason
     publish_model(settings, "m-2", "Model-2")
+    now[0] += LOOK_EVERY_S
     until_healthy(platform, "early")
 
 
@@ -258,6 +292,24 @@ def test_a_step_that_the_cluster_refuses_is_told_and_tried_again_after_longer_an
     for _ in range(3):
         platform.reconciler.step()
     assert by_name(platform)["one"].state == "healthy"
+
+
+@ONE_DATABASE
+def test_why_the_cluster_refuses_is_told_without_secrets(
+    open_platform: OpenPlatform, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("s3://me:hunter22@host is away\nAccessDenied: password=hunter22 in /root/.aws/config")
+
+    monkeypatch.setattr(cluster, "deploy", refuse)
+    platform = open_platform()
+    for loop in platform.loops:
+        loop.stop()
+    platform.endpoints.create("default", spec("one"))
+    for _ in range(2):
+        platform.reconciler.step()
+    told = by_name(platform)["one"].reason
+    assert told == "it could not be deployed: AccessDenied: password=*** in config"
 
 
 def test_a_change_in_place_that_is_refused_keeps_the_traffic(open_platform: OpenPlatform, cluster: FakeCluster) -> None:

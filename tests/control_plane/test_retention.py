@@ -97,7 +97,6 @@ def test_audit_entries_leave_after_400_days(open_platform: Callable[..., Platfor
     until(lambda: ages(platform.registry, AuditEntry) == {timedelta(days=399)})
 
 
-@ONE_DATABASE
 def test_a_round_removes_one_batch_of_each_and_says_whether_more_is_left(platform: Platform) -> None:
     asked: list[tuple[str, datetime]] = []
 

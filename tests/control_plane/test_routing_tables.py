@@ -1,42 +1,77 @@
 """What the routing table says of limits, networks and the routers that share them."""
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.control_plane.services.routing_table import ROUTER_LOST_AFTER_S, RoutingTables
+from app.core.errors import Superseded
 from app.core.records import Endpoint, Workspace
 from app.core.routing import RoutingTable
 from app.store.database import Registry
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
+from app.store.object_store import StoreUnavailable
 from tests.control_plane.platforms import WAIT_S, spec
 from tests.router.tables import NOW, Clock
+
+
+class Moody(FileStore):
+    """A store that may be away."""
+
+    away = False
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        self._require_there()
+        return super().read(name, start, length)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._require_there()
+        super().write(name, data)
+
+    def _require_there(self) -> None:
+        if self.away:
+            raise StoreUnavailable("no answer")
 
 
 class Trial:
     """Tables over a registry of their own; `again` is a restart of the control plane."""
 
     def __init__(self, folder: Path):
-        self.registry = Registry(f"sqlite:///{folder / 'registry.db'}")
+        self.address = f"sqlite:///{folder / 'registry.db'}"
+        self.registry = Registry(self.address)
         self.registry.migrate()
         self.registry.put(Workspace(id="w", created_at=NOW, name="w"))
-        self.store = FileStore(folder / "objects")
+        self.store = Moody(folder / "objects")
         self.clock = Clock(1000)
         self.turn = 0
+        self.unsaved = 0
         self.again()
 
     def again(self) -> None:
         self.turn += 1
-        self.tables = RoutingTables(self.registry, self.store, self.clock)
+        self.tables = RoutingTables(self.registry, self.store, self.clock, self.count_unsaved)
         self.tables.load(self.turn)
+
+    def count_unsaved(self) -> None:
+        self.unsaved += 1
+
+    def told(self) -> RoutingTable:
+        """What routers hear."""
+        return RoutingTable.model_validate_json(self.tables.wait(-1, 0) or b"")
+
+    def saved(self) -> RoutingTable:
+        """What a router finds that starts by itself."""
+        return RoutingTable.model_validate_json(self.store.read(SNAPSHOT))
 
     def published(self) -> RoutingTable:
         self.tables.publish()
-        return RoutingTable.model_validate_json(self.store.read(SNAPSHOT))
+        return self.saved()
 
     def put(self, running_units: int = 1, **fields: Any) -> None:
         wish = spec("one", **fields)
@@ -118,3 +153,112 @@ def test_lost_routers_hold_nobody_up(trial: Trial) -> None:
     begun = time.monotonic()
     trial.tables.wait_until_taken(WAIT_S)
     assert time.monotonic() - begun < WAIT_S / 2
+
+
+def test_routers_hear_of_a_change_while_the_object_store_is_away(trial: Trial) -> None:
+    trial.put()
+    before = trial.published()
+    trial.store.away = True
+    trial.put(allowed_networks=["10.0.0.0/8"])
+    trial.tables.publish()
+    assert trial.told().routes["ep-1"].allowed_networks == ("10.0.0.0/8",)
+    assert trial.unsaved == 1
+    trial.put(allowed_networks=["10.1.0.0/16"])
+    trial.tables.publish()  # nobody waits for the store twice
+    assert (trial.unsaved, trial.tables.save()) == (1, False)
+    trial.store.away = False
+    assert trial.saved() == before
+    assert trial.tables.save()
+    assert trial.saved() == trial.told()
+    trial.put()
+    assert trial.published() == trial.told()
+
+
+def test_a_slow_object_store_holds_up_no_router(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial.put()
+    heard = []
+
+    def write(name: str, data: bytes) -> None:
+        with ThreadPoolExecutor(1) as routers:
+            heard.append(routers.submit(trial.told).result(WAIT_S))
+
+    monkeypatch.setattr(trial.store, "write", write)
+    trial.tables.publish()
+    assert [set(table.routes) for table in heard] == [{"ep-1"}]
+
+
+def test_nobody_waits_for_a_store_that_is_away_and_slow_to_say_so(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial.put()
+    trial.published()
+    trial.store.away = True
+    trial.put(allowed_networks=["10.0.0.0/8"])
+    trial.tables.publish()
+    trial.store.away = False
+    write, reached, let_go = trial.store.write, threading.Event(), threading.Event()
+
+    def slow(name: str, data: bytes) -> None:
+        reached.set()
+        assert let_go.wait(WAIT_S)
+        write(name, data)
+
+    monkeypatch.setattr(trial.store, "write", slow)
+    with ThreadPoolExecutor(2) as threads:
+        saving = threads.submit(trial.tables.save)
+        assert reached.wait(WAIT_S)
+        trial.put(allowed_networks=["10.1.0.0/16"])
+        publishing = threads.submit(trial.tables.publish)
+        try:
+            publishing.result(WAIT_S / 4)
+        finally:
+            let_go.set()
+        assert not saving.result(WAIT_S)  # it is to be saved once more: there is a newer one
+    assert trial.tables.save()
+    assert trial.saved() == trial.told()
+
+
+def test_a_start_without_the_object_store_goes_on_from_the_records(trial: Trial) -> None:
+    trial.put()
+    before = trial.published()
+    trial.store.away = True
+    trial.again()
+    told = trial.told()
+    assert told.routes == before.routes
+    assert told.number > before.number
+    trial.store.away = False
+    trial.again()
+    assert trial.told().number > told.number
+
+
+def test_what_is_deleted_is_not_looked_at(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tombstones pile up for weeks, and each table is built in a second's part."""
+    trial.put()
+    (endpoint,) = trial.registry.find(Endpoint)
+    trial.registry.put(endpoint.model_copy(update={"id": "ep-2", "state": "deleting", "deleted_at": NOW}))
+    found: list[str] = []
+    find = trial.registry.find
+
+    def finds(kind: Any, **equals: Any) -> list[Any]:
+        records = find(kind, **equals)
+        found.extend(record.id for record in records)
+        return records
+
+    monkeypatch.setattr(trial.registry, "find", finds)
+    assert set(trial.published().routes) == {"ep-1"}
+    assert found == ["ep-1"]
+
+
+def test_routers_with_a_newer_table_than_there_is_get_one_that_is_newer_still(trial: Trial) -> None:
+    """After a backup of the registry was restored: they take none with a lower number."""
+    trial.put()
+    number = trial.published().number
+    newer = RoutingTable.model_validate_json(trial.tables.wait(number + 1_000_000, 0, "a") or b"")
+    assert newer.number > number + 1_000_000
+    assert set(newer.routes) == {"ep-1"}
+    trial.registry.take_turn()
+    successor = Registry(trial.address)
+    successor.take_turn()
+    successor.close()
+    with pytest.raises(Superseded):
+        trial.tables.wait(newer.number + 1, 0, "a")  # it has that from the one that took over

@@ -1,15 +1,18 @@
 """Stop rules and tombstones by a clock that jumps."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 
 from app.control_plane.platform import Platform
+from app.control_plane.services.tombstones import Tombstones
 from app.core.records import Endpoint, EndpointMinute, Event
 from app.core.specs import EndpointSpec
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.conftest import OpenPlatform
 from tests.control_plane.platforms import FakeCluster, by_name, change, spec
+from tests.control_plane.reports import FakeRouter
 
 
 @pytest.fixture
@@ -118,6 +121,31 @@ def test_a_request_keeps_it(platform: Platform, wall: WallClock) -> None:
     assert kinds(platform, quiet).count("idle_warning") == 1
 
 
+def test_after_an_outage_of_the_control_plane_routers_are_heard_first(
+    platform: Platform, open_platform: OpenPlatform, wall: WallClock
+) -> None:
+    """Routers go on serving without it: what the records say of the last request is as old as the outage."""
+    used, quiet = (serving(platform, spec(name, scale={"min_units": 0})) for name in ("used", "quiet"))
+    wall.jump(days=6, hours=1)
+    platform.stop_rules.step()
+    assert "idle_warning" in kinds(platform, used)
+    wall.jump(days=2)
+    platform = open_platform(now=wall)
+    for loop in platform.loops:
+        loop.stop()
+    platform.stop_rules.step()
+    settle(platform)
+    assert set(by_name(platform)) == {"used", "quiet"}
+    router = FakeRouter("r1", wall())
+    router.serve(used.id, wall() - timedelta(hours=1), s2xx=1)
+    router.report(platform.figures)  # it is written down with its minute only
+    wall.jump(minutes=5, seconds=1)
+    platform.stop_rules.step()
+    settle(platform)
+    assert set(by_name(platform)) == {"used"}
+    assert kinds(platform, quiet)[-1] == "deleted"
+
+
 def test_a_tombstone_stays_for_30_days(platform: Platform, wall: WallClock) -> None:
     endpoint = serving(platform, spec("gone"))
     figures = EndpointMinute(id="min-1", created_at=wall(), endpoint_id=endpoint.id, figures={"requests": 1})
@@ -132,6 +160,28 @@ def test_a_tombstone_stays_for_30_days(platform: Platform, wall: WallClock) -> N
     platform.stop_rules.step()
     assert platform.registry.find(Endpoint) == platform.registry.find(EndpointMinute) == []
     assert kinds(platform, endpoint)[-1] == "purged"
+
+
+def test_many_tombstones_go_without_holding_up_others(platform: Platform, wall: WallClock) -> None:
+    """Callers wait for the lock; each time it is free, this many are left."""
+    gone = [
+        Endpoint(id=f"ep-{i}", created_at=wall(), deleted_at=wall(), workspace="default", spec=spec(), state="deleting")
+        for i in range(120)
+    ]
+    kept, _ = platform.keys.issue("default", "inference", "")
+    platform.registry.put(*gone, kept.model_copy(update={"endpoints": ("ep-1", "ep-2", "ep-x")}))
+    left: list[int] = []
+
+    class Lock(nullcontext[None]):
+        def __exit__(self, *error: object) -> None:
+            left.append(platform.registry.count(Endpoint))
+
+    wall.jump(days=31)
+    tombstones = Tombstones(platform.registry, platform.endpoints, Lock(), timedelta(days=30), wall)  # type: ignore[arg-type]
+    tombstones.purge_old()
+    assert left == [70, 20, 0]
+    assert platform.registry.count(Event, kind="purged") == 120
+    assert platform.keys.get("default", kept.id).endpoints == ("ep-x",)
 
 
 def test_both_times_are_settings(open_platform: OpenPlatform, wall: WallClock) -> None:

@@ -9,9 +9,11 @@ import pytest
 from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.deployment import ControlPlane
 from app.control_plane.platform import Platform, utc_now
+from app.control_plane.reconciler import RETRY_FAILED_S
 from app.core.errors import Superseded
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
 from app.settings import Settings
+from app.store.database import Registry
 from tests.control_plane.platforms import FakeCluster, admin_key, by_name, client_of, saved_table, spec, table_of, until
 
 
@@ -69,6 +71,41 @@ def test_the_one_before_publishes_no_table(
     assert platform.tables.wait(-1, 0) == last
     saved = saved_table(settings)
     assert [route.reason for route in saved.routes.values()] == [""]
+    successor.close()
+
+
+def test_the_one_before_does_nothing_to_the_cluster(
+    platform: Platform, settings: Settings, cluster: FakeCluster
+) -> None:
+    """It is replaced in the middle of a step, after it has looked at what there is."""
+    for loop in platform.loops:
+        loop.stop()
+    platform.endpoints.create(DEFAULT_WORKSPACE, spec("one"))
+    successor = Registry(settings.database)
+    cluster.on_observe = lambda: successor.take_turn() and None
+    with pytest.raises(Superseded):
+        platform.reconciler.step()
+    assert cluster.deploys == []
+    successor.close()
+
+
+def test_the_one_before_takes_away_nothing_that_failed(
+    open_platform: Callable[..., Platform], settings: Settings, cluster: FakeCluster
+) -> None:
+    now = [1000.0]
+    platform = open_platform(spec("one"), clock=lambda: now[0])
+    until(lambda: by_name(platform)["one"].state == "healthy")
+    for loop in platform.loops:
+        loop.stop()
+    cluster.becomes(by_name(platform)["one"].id, "failed", "no weights")
+    platform.reconciler.step()
+    now[0] += RETRY_FAILED_S
+    successor = Registry(settings.database)
+    cluster.on_observe = lambda: successor.take_turn() and None
+    before = dict(cluster.applications)
+    with pytest.raises(Superseded):
+        platform.reconciler.step()
+    assert cluster.applications == before
     successor.close()
 
 

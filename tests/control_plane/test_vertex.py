@@ -10,11 +10,17 @@ import pytest
 
 from app.catalog.catalog import Catalog
 from app.control_plane.platform import Platform
-from app.core.records import DEFAULT_WORKSPACE, Endpoint
+from app.core.job_specs import JobOutcome
+from app.core.model_specs import Source
+from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job
+from app.core.specs import MachineType
 from app.settings import Settings
+from app.store.folders import fingerprint
+from app.store.layout import job_object, version_prefix
+from app.store.objects import open_store
+from app.store.sources import open_source
+from tests.control_plane.conftest import OpenPlatform
 from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, admin_key, client_of, spec, until
-
-pytestmark = ONE_DATABASE
 
 PLACE = "projects/mine/locations/here"
 BASE = "SmolLM2-135M-Instruct"
@@ -120,6 +126,7 @@ def camel(value: Any) -> Any:
     }
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -154,6 +161,7 @@ async def test_a_wrong_wish_is_refused_by_field(
     assert platform.endpoints.find(DEFAULT_WORKSPACE) == []
 
 
+@ONE_DATABASE
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -279,3 +287,91 @@ async def test_who_may_deploy_what(platform: Platform, weights: Callable[..., st
     for hidden in (f"endpoints/{other.id}", f"operations/deploy-{other.id}", f"operations/{endpoint.id}"):
         assert (await limited.get(f"{PLACE}/{hidden}")).status_code == 404
     assert (await limited.post(f"{PLACE}:deploy", json={"custom_model": {"model_id": "m-1"}})).status_code == 403
+
+
+def ends(platform: Platform, type: str, model_id: str, outcome: JobOutcome) -> None:
+    """The model's job of this type ends so."""
+
+    def one() -> Job | None:
+        jobs = [job for job in platform.jobs.of_model(model_id) if job.type == type and job.attempts]
+        return jobs[-1] if jobs else None
+
+    name = job_object(until(one).id, "outcome.json")
+    open_store(platform.settings).write(name, outcome.model_dump_json().encode())
+    platform.job_loop.nudge()
+
+
+def imported(platform: Platform, model_id: str, uri: str) -> None:
+    """The model is validated and copied from the folder as it is now."""
+    listing = fingerprint(open_source(Source(uri=uri), platform.settings))
+    ends(platform, "validate", model_id, JobOutcome(ok=True, listing=listing))
+    ends(platform, "upload", model_id, JobOutcome(ok=True, prefix=version_prefix(model_id, "BF16"), digest="d"))
+    until(lambda: platform.models.get(DEFAULT_WORKSPACE, model_id).state == "healthy")
+
+
+async def test_a_folder_is_imported_again_once_it_has_changed(
+    vertex: httpx.AsyncClient, platform: Platform, weights: Callable[..., str], tmp_path: Path
+) -> None:
+    uri = weights()
+
+    async def deploy() -> tuple[str, str]:
+        answer = await vertex.post(f"{PLACE}:deploy", json={"custom_model": {"gcs_uri": uri}})
+        assert answer.status_code == 200, answer.text
+        metadata = answer.json()["metadata"]
+        return metadata["model"].rpartition("/")[2], metadata["reason"]
+
+    first, reason = await deploy()
+    assert reason == ""
+    assert (await deploy())[0] == first  # nobody has looked at the folder yet
+    imported(platform, first, uri)
+    again, reason = await deploy()
+    made = platform.models.get(DEFAULT_WORKSPACE, first)
+    moment = f"{made.created_at:%Y-%m-%d %H:%M} UTC"
+    assert (again, reason) == (first, f"it uses model mine ({first}) of {moment}: the folder has not changed since")
+    assert made.listing
+    assert made.listing not in (await vertex.get(f"http://test/v1/models/{first}")).text
+
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"other weights")
+    second, reason = await deploy()
+    assert (second != first, reason) == (True, "")
+    imported(platform, second, uri)
+    assert (await deploy())[0] == second
+    (tmp_path / "mine" / "model.safetensors").unlink()
+    assert (await deploy())[0] == first  # as it was at first, but for what nobody lists
+    assert len([one for one in platform.models.find(DEFAULT_WORKSPACE) if one.spec]) == 2
+
+
+async def test_a_folder_that_is_gone_is_not_deployed(
+    vertex: httpx.AsyncClient, platform: Platform, weights: Callable[..., str], tmp_path: Path
+) -> None:
+    wish = {"custom_model": {"gcs_uri": weights()}}
+    made = (await vertex.post(f"{PLACE}:deploy", json=wish)).json()["metadata"]["model"].rpartition("/")[2]
+    imported(platform, made, wish["custom_model"]["gcs_uri"])
+    (tmp_path / "mine" / "config.json").unlink()
+    (tmp_path / "mine").rmdir()
+    answer = await vertex.post(f"{PLACE}:deploy", json=wish)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "custom_model.gcs_uri")
+
+
+async def test_a_refused_deployment_leaves_no_model(
+    open_platform: OpenPlatform, settings: Settings, weights: Callable[..., str]
+) -> None:
+    gib = 1 << 30
+    gpu = MachineType(name="gpu-1", accelerator="T4", accelerator_count=1, accelerator_memory_bytes=gib, quota=1)
+    small = MachineType(name="cpu-small", memory_bytes=gib)
+    platform = open_platform(machine_types=[gpu, small])
+    platform.endpoints.create(DEFAULT_WORKSPACE, spec("taken", machine_type="gpu-1"))
+    uri = weights()
+    before = platform.models.find(DEFAULT_WORKSPACE)
+    machine = {"machine_type": "gpu-1", "accelerator_type": "T4", "accelerator_count": 1}
+    for wish, status, said in (
+        ({"endpoint_config": {"endpoint_display_name": "taken"}}, 409, "named taken"),
+        ({"deploy_config": {"dedicated_resources": {"machine_spec": machine}}}, 409, "may have 1 units of gpu-1"),
+        ({"custom_model": {"gcs_uri": uri, "base_model": "Llama3-70B"}}, 400, "No machine type can serve this"),
+        ({"model_config": {"model_user_id": "Model-1"}}, 409, "a model named Model-1"),
+    ):
+        async with client(platform, admin_key(settings)) as caller:
+            answer = await caller.post(f"{PLACE}:deploy", json={"custom_model": {"gcs_uri": uri}, **wish})
+        assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+    assert platform.models.find(DEFAULT_WORKSPACE) == before
+    assert [endpoint.spec.name for endpoint in platform.endpoints.find(DEFAULT_WORKSPACE)] == ["taken"]

@@ -41,6 +41,8 @@ def test_what_names_no_machine_is_refused(wish: MachineWish, param: str):
     with pytest.raises(InvalidField) as caught:
         wished_machine(wish, MACHINES)
     assert caught.value.param == f"machine_spec.{param}"
+    came = {"machineType": wish.machine_type, "acceleratorType": wish.accelerator_type}
+    assert str(came.get(param, wish.accelerator_count)) in caught.value.message
 
 
 @pytest.mark.parametrize(

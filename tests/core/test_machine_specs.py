@@ -102,3 +102,10 @@ def test_a_unit_over_two_machines_needs_two_nodes():
     assert slots(two, mode, [room(8, 8)]) == Slots(0, 0)
     assert slots(two, mode, [room(8, 8), room(8, 1)]) == Slots(1, 1)
     assert slots(two, mode, [room(8, 2), room(8, 2), room(8, 2)]) == Slots(3, 3)
+
+
+@pytest.mark.parametrize("quotas", [{"a.b": 1}, {"theirs": -1}, {"theirs": 1.5}, {"theirs": None}, {"": 1}])
+def test_quotas_of_workspaces_are_checked(quotas: dict[str, Any]):
+    assert machine(quotas={"theirs": 0, "ws-20260131093000-x1y2z": 9}).quotas["theirs"] == 0
+    with pytest.raises(ValidationError, match="quotas"):
+        machine(quotas=quotas)

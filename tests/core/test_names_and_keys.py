@@ -31,6 +31,17 @@ def test_only_models_have_dots_in_their_names() -> None:
         SERVICE.validate_python("Qwen2.5")
 
 
+@pytest.mark.parametrize("name", ["ep-20260131093000-x1y2z", "ep-20260131093000-", "ep-00000000000000-mine"])
+def test_no_endpoint_is_named_like_another_ones_id(name: str) -> None:
+    with pytest.raises(ValidationError, match="looks like an endpoint's ID"):
+        SERVICE.validate_python(name)
+
+
+@pytest.mark.parametrize("name", ["ep-1", "ep-2026-x", "my-ep-20260131093000-x1y2z", "ep-20260131093000"])
+def test_other_names_may_begin_like_ids(name: str) -> None:
+    assert SERVICE.validate_python(name) == name
+
+
 def test_ids_tell_kind_and_time_and_differ() -> None:
     now = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
     ids = {new_id("ep", now) for _ in range(100)}

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -63,6 +64,10 @@ def test_accepted(fields: dict[str, Any]) -> None:
         ({"max_model_len": 15}, "max_model_len", "is 15"),
         ({"max_model_len": 4096.0}, "max_model_len", "4096.0"),
         ({"engine": {"max_num_seqs": 0}}, "engine.max_num_seqs", "is 0"),
+        ({"engine": {"kv_cache_bytes": (1 << 50) + 1}}, "engine.kv_cache_bytes", "is 1125899906842625"),
+        ({"engine": {"kv_cache_bytes": 1 << 1100}}, "engine.kv_cache_bytes", "less than or equal to 1125899906842624"),
+        ({"limits": {"qps_per_unit": math.nan}}, "limits.qps_per_unit", "finite"),
+        ({"name": "ep-20260131093000-abcde"}, "name", "a string of length 23"),
         ({"engine": {"prefix_caching": "on"}}, "engine.prefix_caching", "a string"),
         ({"engine": {"strict": 1}}, "engine.strict", "not a field"),
         ({"colour": "red"}, "colour", "not a field"),

@@ -7,7 +7,7 @@ import pytest
 
 from app.core.records import Endpoint
 from app.core.specs import EndpointSpec, ScaleSpec
-from app.core.stop_rules import Delete, IdleRule, Stop, Warn, auto_stop_at, due
+from app.core.stop_rules import UNHEARD, Delete, IdleRule, Stop, Warn, auto_stop_at, due
 
 MADE = datetime(2026, 2, 1, tzinfo=UTC)
 WEEK = IdleRule(timedelta(days=7))
@@ -106,3 +106,13 @@ def test_a_short_rule_warns_after_half_of_its_time() -> None:
 def test_auto_stop_goes_before_deletion() -> None:
     both = endpoint(0, 60, state="sleeping", running_since=MADE, idle_warned_at=after(days=6))
     assert isinstance(due(both, after(days=8), WEEK), Stop)
+
+
+def test_whoever_has_not_listened_for_a_while_deletes_nothing() -> None:
+    """Requests may have come that nobody has told of yet; a warning does no harm."""
+    warned = endpoint(0, state="healthy", idle_warned_at=after(days=6))
+    now = after(days=30)
+    assert due(warned, now, WEEK, heard_since=now - UNHEARD + SECOND) is None
+    assert isinstance(due(warned, now, WEEK, heard_since=now - UNHEARD), Delete)
+    assert isinstance(due(endpoint(0, state="healthy"), now, WEEK, heard_since=now), Warn)
+    assert isinstance(due(endpoint(0, 60, state="healthy", running_since=MADE), now, WEEK, heard_since=now), Stop)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.keys import hash_key, issue_key
+from app.core.keys import hash_key
 from app.core.routing import Grant, Route, RoutingTable, Target
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
-KEY, OTHER_KEY = issue_key(), issue_key()
+KEY, OTHER_KEY, UNKNOWN_KEY = (f"mu-{letter * 43}" for letter in "kou")
+"""The same in every process: what tests are called must not change."""
 
 
 def table(number: int = 7) -> RoutingTable:

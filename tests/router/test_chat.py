@@ -11,8 +11,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from app.core.errors import BadRequest, InternalError, TooManyRequests, Unavailable, UnitGone, UnitLost
-from app.core.keys import issue_key
-from tests.router.tables import OTHER_KEY, MakeRouter
+from tests.router.tables import OTHER_KEY, UNKNOWN_KEY, MakeRouter
 from tests.router.units import WAIT_S, Answer, Script, forever
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
@@ -82,7 +81,7 @@ async def test_a_complete_answer_cancels_nothing(make_router: MakeRouter) -> Non
     assert not router.units.responses[0].cancelled.is_set()
 
 
-@pytest.mark.parametrize("key", [None, "mu-wrong", issue_key()])
+@pytest.mark.parametrize("key", [None, "mu-wrong", UNKNOWN_KEY])
 async def test_without_a_good_key_401(make_router: MakeRouter, key: str | None) -> None:
     router = await make_router(whole)
     answer = await router.http(key).post(CHAT, json=body())

@@ -111,3 +111,17 @@ async def test_a_failing_source_is_asked_again_and_the_table_kept(
         source.put(2)
         await until(lambda: directory.table == table(2))
     assert source.asked_after == [1, 1, 1, 1, 2]
+
+
+async def test_an_older_table_is_not_taken(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control plane that was replaced and does not know it yet may still answer."""
+    monkeypatch.setattr(module, "RETRY_S", 0.001)
+    source = Source()
+    directory = Directory(store, source)
+    async with following(directory):
+        source.put(3, 2)
+        await until(lambda: len(source.asked_after) == 3)
+        assert directory.table == table(3)
+        source.put(4)
+        await until(lambda: directory.table == table(4))
+    assert source.asked_after[:3] == [0, 3, 3]

@@ -105,6 +105,28 @@ async def test_no_path_leads_out_of_platform(make_router: MakeRouter, serve: Cal
         assert answer.json()["url"].startswith("/platform/")
 
 
+@pytest.mark.parametrize(
+    ("sent", "arrives"),
+    [
+        ("/platform/v1/models/a%250ab", "/platform/v1/models/a%0ab"),
+        ("/platform/%252e%252e/-/routes", "/platform/%2e%2e/-/routes"),
+        ("/platform/a%25252e", "/platform/a%252e"),
+        ("/platform/v1/models/%E6%A8%A1%20x%3Fy%23z:retry", "/platform/v1/models/模 x?y#z:retry"),
+    ],
+)
+async def test_a_path_is_decoded_once(
+    make_router: MakeRouter, serve: Callable[..., str], sent: str, arrives: str
+) -> None:
+    """What was encoded twice would else be a line's end, or lead out of /platform, behind the router."""
+
+    async def path_of(request: Request) -> Response:
+        return JSONResponse(request.scope["path"])
+
+    everything = serve(Starlette(routes=[Route("/{path:path}", path_of, methods=["GET"])]))
+    answer = await (await make_router(forever, serve_proxy_url=everything)).http().get(sent)
+    assert (answer.status_code, answer.json()) == (200, arrives)
+
+
 async def test_strangers_are_turned_away_before_their_body_is_read(make_router: MakeRouter) -> None:
     router = await make_router(forever)
     answer = await router.http(None).post("/platform/v1/endpoints", content=b"x" * (9 << 20))
@@ -128,14 +150,14 @@ async def test_what_serves_proxy_says_for_a_replica_that_died_is_a_503_in_our_fo
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
 
 
-async def ask(app: ASGIApp, method: str, path: str) -> tuple[int, int]:
-    """The status of the answer, and how many parts of the endless body were read for it."""
+async def ask(app: ASGIApp, method: str, path: str, *headers: tuple[bytes, bytes]) -> tuple[int, int]:
+    """The status of the answer, and how many parts of the body were read for it; without headers it is endless."""
     read, status = 0, 0
 
     async def receive() -> Message:
         nonlocal read
         read += 1
-        return {"type": "http.request", "body": b"x" * 1000, "more_body": True}
+        return {"type": "http.request", "body": b"x" * 1000, "more_body": not headers}
 
     async def send(message: Message) -> None:
         nonlocal status
@@ -144,13 +166,19 @@ async def ask(app: ASGIApp, method: str, path: str) -> tuple[int, int]:
     await app(
         {
             "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
-            "root_path": "", "scheme": "http", "http_version": "1.1", "headers": [],
+            "root_path": "", "scheme": "http", "http_version": "1.1", "headers": headers,
             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
         },
         receive,
         send,
     )  # fmt: skip
     return status, read
+
+
+async def test_an_address_too_long_to_be_passed_on_is_nowhere(make_router: MakeRouter) -> None:
+    router = await make_router(forever)
+    status, _ = await ask(router.app, "GET", "/platform/" + '"' * 30_000, (b"authorization", f"Bearer {KEY}".encode()))
+    assert status == 404
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 503), ("HEAD", 503), ("POST", 401), ("DELETE", 401)])

@@ -1,11 +1,15 @@
 """How databases are reached, which addresses are taken, and what is said of one that cannot be used."""
 
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from app.core.errors import Unavailable
 from app.core.records import Event
+from app.store import connections
 from app.store.connections import driver_url
 from app.store.database import Registry
 from tests.store.records import EVENT
@@ -47,3 +51,24 @@ def test_postgresql_goes_by_its_third_driver_and_waits_for_nothing_for_ever() ->
     assert "idle_in_transaction_session_timeout" in str(url.query["options"])
     theirs = driver_url("postgresql://h/d?options=-c%20lock_timeout%3D1s")
     assert theirs.query["options"] == "-c lock_timeout=1s -c timezone=UTC"
+
+
+def test_a_call_that_gets_no_connection_is_unavailable(
+    open_registry: Callable[[], Registry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that all wait for a slow database must not become faults of ours."""
+    monkeypatch.setattr(connections, "POOL_TIMEOUT_S", 0.05)
+    registry = open_registry()
+    with ExitStack() as held:
+        with suppress(Unavailable):
+            while True:  # a pool has an end
+                held.enter_context(registry._read())
+        with pytest.raises(Unavailable):
+            registry.find(Event)
+    assert registry.find(Event) == []
+
+
+@pytest.mark.parametrize("kind", [InterfaceError, InternalError, OperationalError])
+def test_whatever_the_database_fails_with_is_unavailable(registry: Registry, kind: type[DBAPIError]) -> None:
+    with pytest.raises(Unavailable), registry._read():
+        raise kind("SELECT 1", {}, Exception("the connection is closed"))

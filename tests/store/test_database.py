@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.core.errors import BadRequest, Conflict
-from app.core.records import AuditEntry, Endpoint, EndpointMinute, Event, Job, Model, Record, Replay, Workspace
+from app.core.records import ApiKey, AuditEntry, Endpoint, EndpointMinute, Event, Job, Model, Record, Replay, Workspace
 from app.store.database import Registry
 from app.store.tables import TABLES
 from tests.store.records import (
@@ -103,6 +103,19 @@ def test_delete(registry: Registry) -> None:
     registry.delete(MODEL, VERSION)
     registry.delete(MODEL)
     assert registry.find(Model) == []
+
+
+def test_a_change_deletes_and_puts_all_or_nothing(registry: Registry) -> None:
+    registry.put(WORKSPACE, KEY)
+    again = KEY.model_copy(update={"id": "key-2"})  # with the hash of the one that leaves
+    registry.change(put=[again, EVENT], delete=[KEY])
+    assert (registry.find(ApiKey), registry.find(Event)) == ([again], [EVENT])
+    orphan = EVENT.model_copy(update={"id": "ev-2", "workspace": "nowhere"})
+    with pytest.raises(Conflict):
+        registry.change(put=[orphan], delete=[again])
+    with pytest.raises(Conflict):
+        registry.change(put=[EVENT.model_copy(update={"id": "ev-3"}), ENDPOINT], delete=[WORKSPACE])
+    assert (registry.find(ApiKey), registry.find(Event)) == ([again], [EVENT])
 
 
 def test_events_go_with_their_workspace(registry: Registry) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.bench.s3_server import s3_credentials
 from app.core.model_specs import Source
 from app.store.folders import Folder, SourceChanged
 from app.store.layout import MANIFEST, read_manifest
@@ -29,10 +31,18 @@ TOTAL_BYTES = sum(SIZES.values())
 WAIT_S = 60
 
 
+@pytest.fixture(scope="module")
+def source(s3_url: str) -> str:
+    """Where the weights lie that all tests here import; not to be written to."""
+    filled = Bucket(s3_url, uuid.uuid4().hex)
+    with s3_credentials():
+        filled.fill(FILES)
+    return filled.uri()
+
+
 @pytest.fixture
-def folder(bucket: Bucket, proxy: FaultingProxy) -> Folder:
-    bucket.fill(FILES)
-    return open_source(Source(uri=bucket.uri()), bucket.settings(proxy.url))
+def folder(source: str, bucket: Bucket, proxy: FaultingProxy) -> Folder:
+    return open_source(Source(uri=source), bucket.settings(proxy.url))
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ def test_faults_that_pass_do_not_show(folder: Folder, store: ObjectStore, proxy:
 
 
 def test_a_slow_server_is_waited_for(folder: Folder, store: ObjectStore, proxy: FaultingProxy) -> None:
-    proxy.plan = lambda request: Fault(bytes_per_s=8 * MIB)
+    proxy.plan = lambda request: Fault(bytes_per_s=4 * MIB) if "model-3" in request.key else None
     bring(folder, store)
     check_published(store)
 
@@ -101,7 +111,7 @@ def test_a_fault_that_stays_is_told_and_the_next_attempt_sends_only_what_is_miss
 ) -> None:
     proxy.plan = lambda request: fault if broken(request) else None
     with pytest.raises(StoreUnavailable, match=r"^(source|object store): [A-Za-z]+, at '"):
-        bring(folder, store, patience_s=1)
+        bring(folder, store, patience_s=0.3)
     assert read_manifest(store, PREFIX) is None
     proxy.plan = lambda request: None
     bring(folder, store)
@@ -129,8 +139,10 @@ def test_a_server_that_finished_and_was_not_heard_is_believed(
 
 @pytest.mark.parametrize("name", ["config.json", "model-1.safetensors"])
 def test_an_object_that_is_replaced_meanwhile_is_not_published(
-    folder: Folder, store: ObjectStore, proxy: FaultingProxy, bucket: Bucket, name: str
+    store: ObjectStore, proxy: FaultingProxy, bucket: Bucket, name: str
 ) -> None:
+    bucket.fill(FILES)
+    folder = open_source(Source(uri=bucket.uri()), bucket.settings(proxy.url))
     swapped: list[bool] = []
 
     def swap(request: Request) -> None:
@@ -185,10 +197,9 @@ class Import:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_killed_import_goes_on_where_it_was(bucket: Bucket, proxy: FaultingProxy, seed: int) -> None:
-    bucket.fill(FILES)
+def test_a_killed_import_goes_on_where_it_was(source: str, bucket: Bucket, proxy: FaultingProxy, seed: int) -> None:
     store = open_store(bucket.settings())
-    importing = Import(bucket.uri(), bucket.uri("objects"), proxy.url)
+    importing = Import(source, bucket.uri("objects"), proxy.url)
     generator = random.Random(seed)
     killed = 0
     for _ in range(3):
@@ -201,10 +212,11 @@ def test_a_killed_import_goes_on_where_it_was(bucket: Bucket, proxy: FaultingPro
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_killed_import_into_files_goes_on(bucket: Bucket, proxy: FaultingProxy, tmp_path: Path, seed: int) -> None:
-    bucket.fill(FILES)
+def test_a_killed_import_into_files_goes_on(
+    source: str, bucket: Bucket, proxy: FaultingProxy, tmp_path: Path, seed: int
+) -> None:
     address = f"file://{tmp_path}/objects"
-    importing = Import(bucket.uri(), address, proxy.url)
+    importing = Import(source, address, proxy.url)
     generator = random.Random(seed)
     killed = sum(importing.run_and_kill(proxy, generator.randrange(TOTAL_BYTES)) for _ in range(3))
     importing.run()

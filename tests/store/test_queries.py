@@ -75,6 +75,20 @@ def test_a_page_after_nothing_known_is_refused(registry: Registry) -> None:
         registry.find(Event, after=ENDPOINT.id)  # known, but as something else
 
 
+def test_a_page_after_what_belongs_to_others_is_refused_as_one_after_nothing(registry: Registry) -> None:
+    """Else a page token would tell which IDs there are in other workspaces."""
+    registry.put(*ALL)
+    said = set()
+    for unknown_or_theirs in ("ep-9", ENDPOINT.id):
+        with pytest.raises(ValueError, match="no Endpoint with the ID") as refused:
+            registry.find(Endpoint, workspace="theirs", after=unknown_or_theirs)
+        said.add(str(refused.value))
+    assert len(said) == 1
+    changed = ENDPOINT.model_copy(update={"state": "healthy"})
+    registry.put(changed)
+    assert registry.find(Endpoint, workspace=ENDPOINT.workspace, state=ENDPOINT.state, after=ENDPOINT.id) == []
+
+
 def test_find_within_a_time(registry: Registry) -> None:
     registry.put(WORKSPACE, *MOMENTS)
     second = NOW + timedelta(seconds=1)

@@ -144,7 +144,7 @@ def by_id(registry: Registry) -> dict[str, str]:
 
 
 WRITER = """
-import datetime, itertools, sys
+import datetime, itertools, sys, time
 from app.core.errors import Superseded
 from app.core.records import Event
 from app.store.database import Registry
@@ -161,10 +161,13 @@ for number in itertools.count():
     except Superseded:
         print(number, flush=True)
         break
+    time.sleep(0.001)  # SQLite has no queue: without a pause the other might never get in between
 """
 
 
-def test_processes_that_follow_each_other(registry: Registry, database_url: str) -> None:
+def test_processes_that_follow_each_other(
+    registry: Registry, database_url: str, request: pytest.FixtureRequest
+) -> None:
     registry.put(WORKSPACE)
     writers = [
         subprocess.Popen(
@@ -172,6 +175,8 @@ def test_processes_that_follow_each_other(registry: Registry, database_url: str)
         )
         for _ in range(2)
     ]
+    for writer in writers:  # one that is never superseded would write for ever
+        request.addfinalizer(writer.kill)
     for turn, writer in enumerate(writers, start=1):
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"

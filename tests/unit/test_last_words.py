@@ -21,6 +21,16 @@ def test_an_error_that_says_why_is_enough(log_file: Path) -> None:
     assert len(last_words(ValueError("x" * 5000), log_file)) == 1000
 
 
+def test_it_holds_no_secrets_and_no_folders(log_file: Path) -> None:
+    error = OSError(
+        "GET http://me:secret@host/v1?token=abcdefgh failed for /root/models/a.safetensors \x1b[31mhf_" + "a" * 30
+    )
+    words = last_words(error, log_file)
+    assert words == "OSError: GET http://***@host/v1?token=*** failed for a.safetensors ***"
+    log_file.write_text("ERROR ValueError: no access with AKIAIOSFODNN7EXAMPLE to /data/weights\n")
+    assert last_words(HIDDEN, log_file) == "ValueError: no access with *** to weights"
+
+
 def test_a_hidden_cause_is_in_the_log(log_file: Path) -> None:
     log_file.write_text(
         "(EngineCore pid=7) ERROR Traceback (most recent call last):\n"

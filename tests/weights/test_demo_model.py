@@ -7,6 +7,8 @@ import pytest
 from app.weights import demo_model
 from app.weights.folder import check_folder
 
+pytestmark = pytest.mark.timeout(300)  # the first to come converts the model, and the others wait for it
+
 WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 
 

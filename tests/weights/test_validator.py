@@ -44,7 +44,8 @@ def start(run_dir: Path, idle_s: float = 600) -> "subprocess.Popen[bytes]":
     with log_of(run_dir).open("ab") as output:
         environment = {**os.environ, SECRET: "do-not-tell"}
         started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-    until((run_dir / SERVER.socket_name).exists)
+    until(lambda: (run_dir / SERVER.socket_name).exists() or started.poll() is not None)
+    assert started.poll() in (None, 0), log_of(run_dir).read_text()
     return started
 
 

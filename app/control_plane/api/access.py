@@ -37,7 +37,8 @@ class Authenticated:
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             raise BadRequest("The address must not contain a NUL character.")  # PostgreSQL has no place for one
         scope["state"]["caller"] = caller
-        with acting(Act(caller.workspace, caller.id, request_id(scope))):
+        act = Act(caller.workspace, caller.id, request_id(scope), member=caller.member_id, ends_at=caller.expires_at)
+        with acting(act):
             await self._app(scope, receive, send)
 
 
@@ -72,13 +73,15 @@ def developer(request: Request) -> ApiKey:
 Developer = Annotated[ApiKey, Depends(developer)]
 
 
-def creator(caller: Developer) -> ApiKey:
-    """The caller's key, which must not be limited to some endpoints: it could not see what it makes.
+def unlimited(caller: Developer) -> ApiKey:
+    """The caller's key, which must not be limited to some endpoints: what it wants concerns others too.
 
     Raises Forbidden.
     """
     if caller.endpoints is not None:
-        raise Forbidden("This key is for some endpoints only: it cannot make others.")
+        raise Forbidden(
+            "This key is for some endpoints only: it makes no others, changes no models or jobs, and reads no job logs."
+        )
     return caller
 
 
@@ -96,6 +99,6 @@ def platform_admin(caller: Developer) -> ApiKey:
     return caller
 
 
-Creator = Annotated[ApiKey, Depends(creator)]
+Unlimited = Annotated[ApiKey, Depends(unlimited)]
 Admin = Annotated[ApiKey, Depends(admin)]
 PlatformAdmin = Annotated[ApiKey, Depends(platform_admin)]

@@ -1,12 +1,14 @@
 """/platform/v1/api-keys."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Body
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
+from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.core.errors import Conflict
 from app.core.moments import UtcMoment
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
@@ -32,11 +34,25 @@ def show(key: ApiKey) -> dict[str, Any]:
     return {"object": "api_key", **key.model_dump(mode="json", exclude={"workspace", "hash"})}
 
 
+def shown_already(key_id: str) -> NoReturn:
+    """Raises Conflict: what an Idempotency-Key has issued cannot be answered again."""
+    raise Conflict(
+        f"This Idempotency-Key has issued key {key_id} already, and a key cannot be shown again: where it is lost, "
+        "revoke it and issue another with a new Idempotency-Key.",
+        "Idempotency-Key",
+        "key_shown_already",
+    )
+
+
 @router.post("", status_code=201)
-def issue(new: Annotated[NewKey, Body()], caller: Admin, platform: PlatformDep) -> dict[str, Any]:
-    """Issue a key. `key` is in this answer and nowhere else, ever."""
-    record, key = platform.keys.issue(
-        caller.workspace, new.role, new.description, new.endpoints, new.member, new.expires_at
+def issue(new: Annotated[NewKey, Body()], caller: Admin, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
+    """Issue a key. `key` is in this answer and nowhere else, ever: also not in that of a repeat."""
+    record, key = once.make(
+        new,
+        lambda proof: platform.keys.issue(
+            caller.workspace, new.role, new.description, new.endpoints, new.member, new.expires_at, proof
+        ),
+        shown_already,
     )
     return {**show(record), "key": key}
 

@@ -1,5 +1,6 @@
 """/platform/v1/audit, and the middleware that fills it."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,13 +13,13 @@ from app.control_plane.api.pages import PageDep
 from app.control_plane.services.actor import Act, current_act
 from app.control_plane.services.audit import Audit
 from app.core.errors import PlatformError
+from app.core.log_text import without_secrets
 from app.core.records import AuditEntry
+from app.web import CALLER_LEFT
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 MUTATIONS = {"POST", "PUT", "PATCH", "DELETE"}
-CALLER_LEFT = 499
-"""The status of a request whose caller did not wait for the answer; what it wanted may be done."""
 SUBJECT_LIMIT = 128
 
 
@@ -50,15 +51,16 @@ class Audited:
                 status = error.status if isinstance(error, PlatformError) else 500
                 await run_in_threadpool(self._write, scope, act, status)
             raise
-        except BaseException:
-            if not written:
-                self._write(scope, act, CALLER_LEFT)  # a cancelled request has nothing left to wait with
+        except asyncio.CancelledError:
+            if not written:  # a cancelled request has nothing left to wait with, and others must not wait for it
+                asyncio.get_running_loop().run_in_executor(None, self._write, scope, act, CALLER_LEFT)
             raise
 
     def _write(self, scope: Scope, act: Act, status: int) -> None:
         route = getattr(scope.get("route"), "path", " (no such path)")
         named = next((value for name, value in scope.get("path_params", {}).items() if name.endswith("_id")), "")
-        self._audit.write(act, f"{scope['method']} /platform{route}", (named or act.subject)[:SUBJECT_LIMIT], status)
+        subject = without_secrets(act.ids.get(named, named) or act.subject)  # somebody may paste a key for its ID
+        self._audit.write(act, f"{scope['method']} /platform{route}", subject[:SUBJECT_LIMIT], status)
 
 
 def _show(entry: AuditEntry) -> dict[str, Any]:

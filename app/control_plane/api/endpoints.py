@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
-from app.control_plane.api.access import Creator, Developer, PlatformDep
+from app.control_plane.api.access import Developer, PlatformDep, Unlimited
 from app.control_plane.api.filters import Text, given
 from app.control_plane.api.idempotency import OnceDep
-from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.control_plane.api.pages import Confirm, IfMatch, PageDep, confirmed
 from app.control_plane.platform import Platform
 from app.core.etags import etag_of
 from app.core.records import Endpoint, EndpointState
@@ -17,8 +17,6 @@ from app.core.specs import EndpointSpec
 from app.core.stop_rules import auto_stop_at
 
 router = APIRouter(prefix="/v1/endpoints", tags=["endpoints"])
-
-IfMatch = Annotated[str | None, Header(max_length=256)]
 
 
 def _patch_schema() -> dict[str, Any]:
@@ -44,12 +42,13 @@ def show(endpoint: Endpoint, platform: Platform) -> dict[str, Any]:
         "etag": etag_of(endpoint),
         "auto_stop_at": to_jsonable_python(stop_at),
         "purge_at": to_jsonable_python(purge_at),
+        "conflict": platform.declarations.conflict(endpoint),
     }
 
 
 @router.post("", status_code=202)
 def create(
-    spec: Annotated[EndpointSpec, Body()], caller: Creator, platform: PlatformDep, once: OnceDep
+    spec: Annotated[EndpointSpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep
 ) -> dict[str, Any]:
     """Wish for an endpoint; it becomes healthy by and by."""
     endpoint = once.make(
@@ -127,9 +126,9 @@ def wake(endpoint_id: str, caller: Developer, platform: PlatformDep) -> dict[str
 
 
 @router.post("/{endpoint_id}:restore", status_code=202)
-def restore(endpoint_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def restore(endpoint_id: str, caller: Developer, platform: PlatformDep, if_match: IfMatch = None) -> dict[str, Any]:
     """Bring back a deleted endpoint with its ID, settings and keys."""
-    return show(platform.endpoints.restore(caller.workspace, endpoint_id), platform)
+    return show(platform.endpoints.restore(caller.workspace, endpoint_id, if_match), platform)
 
 
 @router.delete("/{endpoint_id}", status_code=202)
@@ -147,5 +146,5 @@ def delete(
     """
     confirmed(confirm)
     if purge:
-        return show(platform.tombstones.purge(caller.workspace, endpoint_id), platform)
+        return show(platform.tombstones.purge(caller.workspace, endpoint_id, if_match), platform)
     return show(platform.endpoints.delete(caller.workspace, endpoint_id, if_match), platform)

@@ -25,7 +25,7 @@ class Once:
     ):
         self._idempotency = platform.idempotency
         self._workspace = caller.workspace
-        self._path = request.scope["route"].path
+        self._path = request.scope["route"].path.format(**request.path_params)
         self._key = idempotency_key
 
     def make(self, body: BaseModel, make: Callable[[Proof], T], find: Callable[[str], T]) -> T:

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.access import Developer, PlatformDep, Unlimited
 from app.control_plane.api.filters import given
 from app.control_plane.api.idempotency import OnceDep
-from app.control_plane.api.log_stream import FOLLOWED, LIST_OR_TEXT, TEXT, LogStream, Search, attached
+from app.control_plane.api.log_stream import LIST_OR_TEXT, TEXT, Search, attached, followed, refuse_beside_follow
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.core.job_logs import JobLine
 from app.core.names import ModelName
@@ -35,7 +35,7 @@ def show(job: Job) -> dict[str, Any]:
 
 
 @router.post("", status_code=202)
-def create(spec: Annotated[JobSpec, Body()], caller: Developer, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
+def create(spec: Annotated[JobSpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
     """Start a job."""
     job = once.make(
         spec,
@@ -68,7 +68,7 @@ def get(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]
 @router.get("/{job_id}/logs", response_model=None, responses=LIST_OR_TEXT)
 def logs(
     job_id: str,
-    caller: Developer,
+    caller: Unlimited,
     platform: PlatformDep,
     page: PageDep,
     search: Search = "",
@@ -78,11 +78,13 @@ def logs(
     """What a job wrote, of a long log the last 4 MiB; where there is nothing, `note` says why.
 
     `search` finds lines that contain it, whatever the case. `download=true` gives the lines as one text, `follow=true`
-    that and whatever comes until the job has ended; now and then an empty line shows that the connection lives.
+    that and whatever comes until the job has ended, for an hour at most; now and then an empty line shows that the
+    connection lives.
     """
     job = platform.jobs.get(caller.workspace, job_id)
     if follow:
-        return LogStream(platform.job_logs.follow(job, search), platform.logs.streams, FOLLOWED)
+        refuse_beside_follow(download=download)
+        return followed(platform.job_logs.follower(job, search), caller, platform)
     found = platform.job_logs.read(job).matching(search)
     if download:
         text = "".join(f"{line.text}\n" for line in found.lines)
@@ -95,13 +97,13 @@ def _show_line(line: JobLine) -> dict[str, Any]:
 
 
 @router.post("/{job_id}:stop", status_code=202)
-def stop(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def stop(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
     """Stop a job; what it had published stays."""
     return show(platform.jobs.stop(caller.workspace, job_id))
 
 
 @router.delete("/{job_id}", status_code=200)
-def delete(job_id: str, caller: Developer, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
+def delete(job_id: str, caller: Unlimited, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
     """Remove a finished job's record."""
     confirmed(confirm)
     platform.jobs.delete(caller.workspace, job_id)

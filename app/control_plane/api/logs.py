@@ -9,9 +9,8 @@ from starlette.responses import JSONResponse, Response
 
 from app.control_plane.api.access import Developer, PlatformDep
 from app.control_plane.api.filters import WindowDep
-from app.control_plane.api.log_stream import FOLLOWED, LIST_OR_TEXT, LogStream, Search, attached
+from app.control_plane.api.log_stream import LIST_OR_TEXT, LogStream, Search, attached, followed, refuse_beside_follow
 from app.control_plane.api.pages import unknown_token
-from app.core.errors import InvalidField
 from app.core.log_lines import LogLine, Place, Wanted, as_text
 
 LINES_PER_CHUNK = 500
@@ -31,20 +30,21 @@ def find(
     download: bool = False,
     follow: bool = False,
 ) -> Response:
-    """What an endpoint's units logged, oldest first, or newest first with `order=desc`.
+    """What an endpoint's units logged, also one's that can be restored; oldest first, or newest with `order=desc`.
 
     `search` finds lines that contain it, whatever the case. A page may be short, or empty, while there is a
     `next_page_token`: only so much is searched at a time. `download=true` gives everything as one text.
     `follow=true` gives the last lines as text, and then whatever comes, for an hour; now and then an empty line shows
     that the connection lives.
     """
-    platform.endpoints.get(caller.workspace, endpoint_id)
+    platform.endpoints.get(caller.workspace, endpoint_id, deleted=True)
     wanted = Wanted(endpoint_id, search, **window.arguments)
     if follow:
-        _refuse_beside_follow(download=download, order=wanted.newest_first, until=wanted.until, page_token=page_token)
-        return LogStream(platform.logs.follow(wanted), platform.logs.streams, FOLLOWED)
+        refuse_beside_follow(download=download, order=wanted.newest_first, until=wanted.until, page_token=page_token)
+        return followed(platform.logs.follower(wanted), caller, platform)
     if download:
-        return LogStream(_as_chunks(platform.logs.all(wanted)), platform.logs.streams, attached(endpoint_id))
+        place = platform.log_places.taken(caller.workspace)
+        return LogStream(_as_chunks(platform.logs.all(wanted)), place, attached(endpoint_id))
     after = Place.parse(page_token) if page_token is not None else None
     if page_token is not None and after is None:
         raise unknown_token()
@@ -62,12 +62,6 @@ def _show(line: LogLine) -> dict[str, Any]:
         "unit": place.unit,
         "message": line.text,
     }
-
-
-def _refuse_beside_follow(**given: object) -> None:
-    for name, value in given.items():
-        if value:
-            raise InvalidField(f"{name} has no meaning together with follow=true.", name)
 
 
 def _as_chunks(lines: Iterable[LogLine]) -> Iterator[str]:

@@ -53,7 +53,8 @@ def _show(machine: MachineType, caller: ApiKey, platform: Platform, wanted: Want
     shown = {
         "object": "machine_type",
         "id": machine.name,
-        **machine.model_dump(mode="json"),
+        **machine.model_dump(mode="json", exclude={"quotas"}),  # which are other workspaces' business
+        "quota": platform.machines.quota(caller.workspace, machine),
         "used": platform.machines.used(caller.workspace, machine.name),
         "cluster": None if slots is None else {"units": slots.total, "free": slots.free},
     }

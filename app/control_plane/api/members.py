@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
-from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.control_plane.api.idempotency import OnceDep
+from app.control_plane.api.pages import Confirm, IfMatch, PageDep, confirmed
+from app.core.etags import etag_of
 from app.core.moments import UtcMoment
 from app.core.records import Member, Role
 from app.core.specs import Spec
@@ -38,13 +40,18 @@ class MemberChange(Spec):
 
 
 def _show(member: Member) -> dict[str, Any]:
-    return {"object": "member", **member.model_dump(mode="json", exclude={"workspace"})}
+    return {"object": "member", **member.model_dump(mode="json", exclude={"workspace"}), "etag": etag_of(member)}
 
 
 @router.post("", status_code=201)
-def add(new: Annotated[NewMember, Body()], caller: Admin, platform: PlatformDep) -> dict[str, Any]:
+def add(new: Annotated[NewMember, Body()], caller: Admin, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
     """Let somebody use the workspace, in a role and until a date; then issue keys for them."""
-    return _show(platform.members.add(caller.workspace, new.name, new.role, new.expires_at))
+    member = once.make(
+        new,
+        lambda proof: platform.members.add(caller.workspace, new.name, new.role, new.expires_at, proof),
+        lambda member_id: platform.members.get(caller.workspace, member_id),
+    )
+    return _show(member)
 
 
 @router.get("")
@@ -54,17 +61,23 @@ def find(caller: Admin, platform: PlatformDep, page: PageDep) -> dict[str, Any]:
 
 
 @router.get("/{member_id}")
-def get(member_id: str, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
+def get(member_id: str, caller: Admin, platform: PlatformDep, answer: Response) -> dict[str, Any]:
     """One member, by ID or name."""
-    return _show(platform.members.get(caller.workspace, member_id))
+    member = platform.members.get(caller.workspace, member_id)
+    answer.headers["etag"] = f'"{etag_of(member)}"'
+    return _show(member)
 
 
 @router.patch("/{member_id}")
 def change(
-    member_id: str, wish: Annotated[MemberChange, Body()], caller: Admin, platform: PlatformDep
+    member_id: str,
+    wish: Annotated[MemberChange, Body()],
+    caller: Admin,
+    platform: PlatformDep,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Change a member's role or end, and with it what their keys may do."""
-    return _show(platform.members.change(caller.workspace, member_id, wish.update()))
+    return _show(platform.members.change(caller.workspace, member_id, wish.update(), if_match))
 
 
 @router.delete("/{member_id}", status_code=204)

@@ -21,9 +21,10 @@ def metrics(
 ) -> dict[str, Any]:
     """An endpoint's figures of the last minutes, oldest first; a minute of which nothing is known is left out.
 
-    `service` is what callers got, `resources` is what the units took; the last minute may not be over.
+    `service` is what callers got, `resources` is what the units took; the last minute may not be over. Also of an
+    endpoint that can be restored.
     """
-    platform.endpoints.get(caller.workspace, endpoint_id)
+    platform.endpoints.get(caller.workspace, endpoint_id, deleted=True)
     found = platform.figures.minutes(endpoint_id, minutes)
     return {
         "object": "endpoint_metrics",

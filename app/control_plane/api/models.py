@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from app.catalog.wishes import complete
-from app.control_plane.api.access import Developer, PlatformDep
+from app.control_plane.api.access import Developer, PlatformDep, Unlimited
 from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.jobs import show as show_job
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
@@ -27,7 +27,7 @@ def _show(model: Model) -> dict[str, Any]:
     spec = model.spec.model_dump(mode="json", exclude_none=True, by_alias=True) if model.spec else {}
     return {
         "object": "model",
-        **model.model_dump(mode="json", exclude={"workspace", "spec"}),
+        **model.model_dump(mode="json", exclude={"workspace", "spec", "listing"}),
         "source": spec.get("source"),
         "precision": spec.get("precision"),
         "parameters": model.facts.parameters,
@@ -68,7 +68,7 @@ def _show_user(endpoint: Endpoint) -> dict[str, Any]:
 
 @router.post("", status_code=202)
 def create(
-    spec: Annotated[ModelSpec, Body()], caller: Developer, platform: PlatformDep, once: OnceDep
+    spec: Annotated[ModelSpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep
 ) -> dict[str, Any]:
     """Bring weights: they are validated, copied, and become a model, whatever the folder contains."""
     if spec.source:
@@ -98,13 +98,13 @@ def get(model_id: str, caller: Developer, platform: PlatformDep) -> dict[str, An
 
 
 @router.post("/{model_id}:retry", status_code=202)
-def retry(model_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def retry(model_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
     """Begin a failed upload again."""
     return _show(platform.preparation.retry(caller.workspace, model_id))
 
 
 @router.delete("/{model_id}", status_code=202)
-def delete(model_id: str, caller: Developer, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
+def delete(model_id: str, caller: Unlimited, platform: PlatformDep, confirm: Confirm = "") -> dict[str, Any]:
     """Remove a model and its weights; cannot be undone."""
     confirmed(confirm)
     return _show(platform.models.delete(caller.workspace, model_id))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Query
+from fastapi import Depends, Header, Query
 
 from app.core.errors import InvalidField
 
@@ -69,6 +69,7 @@ def unknown_token() -> InvalidField:
 
 PageDep = Annotated[Page, Depends()]
 Confirm = Annotated[str, Query(max_length=16)]
+IfMatch = Annotated[str | None, Header(max_length=256)]
 
 
 def confirmed(confirm: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 
-from app.control_plane.api.access import Creator, Developer, PlatformDep
+from app.control_plane.api.access import Developer, PlatformDep, Unlimited
 from app.control_plane.api.filters import given
 from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.pages import Page
@@ -27,7 +27,7 @@ def deploy(
     project: str,
     location: str,
     body: Annotated[DeployRequest, Body()],
-    caller: Creator,
+    caller: Unlimited,
     platform: PlatformDep,
     once: OnceDep,
 ) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from app.control_plane.api import api_keys
 from app.control_plane.api.access import PlatformAdmin, PlatformDep
+from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.control_plane.services.idempotency import Proof
 from app.core.names import ServiceName
 from app.core.records import Workspace
 from app.core.specs import Spec
@@ -35,10 +37,17 @@ def _show(workspace: Workspace) -> dict[str, Any]:
 
 
 @router.post("", status_code=201)
-def create(new: Annotated[NewWorkspace, Body()], caller: PlatformAdmin, platform: PlatformDep) -> dict[str, Any]:
-    """Create a workspace. `key` is its first admin key, in this answer and nowhere else, ever."""
-    workspace, record, key = platform.workspaces.create(new.name)
-    return {**_show(workspace), "key_id": record.id, "key": key}
+def create(
+    new: Annotated[NewWorkspace, Body()], caller: PlatformAdmin, platform: PlatformDep, once: OnceDep
+) -> dict[str, Any]:
+    """Create a workspace. `key` is its first admin key, in this answer and nowhere else, ever: null in a repeat's."""
+
+    def make(proof: Proof) -> tuple[Workspace, str | None, str | None]:
+        workspace, record, key = platform.workspaces.create(new.name, proof)
+        return workspace, record.id, key
+
+    workspace, key_id, key = once.make(new, make, lambda made: (platform.workspaces.get(made), None, None))
+    return {**_show(workspace), "key_id": key_id, "key": key}
 
 
 @router.get("")
@@ -55,10 +64,17 @@ def get(workspace_id: str, caller: PlatformAdmin, platform: PlatformDep) -> dict
 
 @router.post("/{workspace_id}/api-keys", status_code=201)
 def issue_key(
-    workspace_id: str, new: Annotated[NewAdminKey, Body()], caller: PlatformAdmin, platform: PlatformDep
+    workspace_id: str,
+    new: Annotated[NewAdminKey, Body()],
+    caller: PlatformAdmin,
+    platform: PlatformDep,
+    once: OnceDep,
 ) -> dict[str, Any]:
     """Issue an admin key of a workspace, such as one that has lost its own. `key` is in this answer only."""
-    record, key = platform.workspaces.issue_admin_key(workspace_id, new.description, alone=new.revoke_others)
+    issue, alone = platform.workspaces.issue_admin_key, new.revoke_others
+    record, key = once.make(
+        new, lambda proof: issue(workspace_id, new.description, proof, alone=alone), api_keys.shown_already
+    )
     return {**api_keys.show(record), "key": key}
 
 

@@ -1,5 +1,6 @@
 """The audit: every request that wanted to change something. Entries are only added."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,8 @@ from app.core.names import new_id
 from app.core.records import ApiKey, AuditEntry
 from app.store.database import Registry
 
+log = logging.getLogger("ray.serve")
+
 
 class Audit:
     """The audit of all workspaces; it outlives them."""
@@ -19,7 +22,7 @@ class Audit:
         self._registry = registry
 
     def write(self, act: Act, action: str, subject: str, status: int) -> None:
-        """Add what a request wanted and how it was answered."""
+        """Add what a request wanted and how it was answered. What cannot be added is in the log."""
         now = datetime.now(UTC)
         entry = AuditEntry(
             id=new_id("aud", now, random_chars=10),  # one must never meet another's: it could not replace it
@@ -31,7 +34,18 @@ class Audit:
             subject=subject,
             status=status,
         )
-        self._registry.put(entry)
+        try:
+            self._add(entry)
+        except Exception:
+            log.error("not in the audit: %s %s %d (request %s)", act.actor, action, status, act.request_id)
+            raise
+
+    def _add(self, entry: AuditEntry) -> None:
+        try:
+            self._registry.put(entry)
+        except Exception:  # what it tells of is done, so it is worth a second try
+            if self._registry.get(AuditEntry, entry.id) is None:
+                self._registry.put(entry)
 
     def find(self, caller: ApiKey, *, workspace: str | None = None, **filters: Any) -> Sequence[AuditEntry]:
         """A workspace's entries, oldest first: the caller's own, or any for the platform's admins.

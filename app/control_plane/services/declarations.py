@@ -1,15 +1,18 @@
 """The endpoints that a serve config declares: they are records too, and change with the file only."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
 from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.events import event
 from app.core.errors import PlatformError
-from app.core.records import DEFAULT_WORKSPACE, Endpoint
+from app.core.records import DEFAULT_WORKSPACE, Endpoint, Event
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec
 from app.core.wishes import Machine
 from app.store.database import Registry
+
+log = logging.getLogger("ray.serve")
 
 
 class Declarations:
@@ -20,6 +23,7 @@ class Declarations:
         self._wishes = wishes
         self._lock = lock
         self._changed = changed
+        self._names: frozenset[str] = frozenset()
 
     def declare(self, specs: Iterable[EndpointSpec]) -> None:
         """Make the declared endpoints exactly these: add, change or remove, and leave the rest alone.
@@ -27,6 +31,9 @@ class Declarations:
         One that was removed and comes back under its name while it can be restored is the same endpoint again.
         """
         wanted = {spec.name: spec for spec in specs}
+        self._names = frozenset(wanted)
+        if wanted:
+            self._wishes.look()
         with self._lock:
             everything = self._registry.find(Endpoint, workspace=DEFAULT_WORKSPACE)
             gone = {e.spec.name: e for e in everything if e.state == "deleting" and e.managed_by == "serve_config"}
@@ -35,9 +42,7 @@ class Declarations:
                     continue
                 spec = wanted.pop(endpoint.spec.name, None)
                 if endpoint.managed_by == "api":
-                    if spec:
-                        reason = f"the serve config declares {spec.name}, which exists already; rename one of them"
-                        self._registry.put(event(DEFAULT_WORKSPACE, endpoint.id, "conflict", reason))
+                    self._tell_conflict(endpoint)
                 elif spec is None:
                     reason = "removed from the serve config; its units drain and stop"
                     self._wishes.rest(endpoint, "deleting", reason)
@@ -49,6 +54,26 @@ class Declarations:
                 else:
                     self._wishes.add(DEFAULT_WORKSPACE, spec, self._place(spec), "serve_config")
         self._changed()
+
+    def conflict(self, endpoint: Endpoint) -> str | None:
+        """That the serve config declares an endpoint of this one's name, which therefore there is not."""
+        ours = endpoint.workspace == DEFAULT_WORKSPACE and endpoint.managed_by == "api" and endpoint.state != "deleting"
+        if not ours or endpoint.spec.name not in self._names:
+            return None
+        return (
+            f"the serve config declares another {endpoint.spec.name}, which is not made while this one has the name; "
+            "rename or delete one of them, and the control plane's next start makes what is declared"
+        )
+
+    def _tell_conflict(self, endpoint: Endpoint) -> None:
+        """In the log at each start, and as an event once for each change of the endpoint."""
+        reason = self.conflict(endpoint)
+        if reason is None:
+            return
+        log.warning("endpoint %s: %s", endpoint.id, reason)
+        changed_at = endpoint.updated_at or endpoint.created_at
+        if not self._registry.find(Event, subject=endpoint.id, kind="conflict", since=changed_at, limit=1):
+            self._registry.put(event(DEFAULT_WORKSPACE, endpoint.id, "conflict", reason))
 
     def _declare_anew(self, endpoint: Endpoint, spec: EndpointSpec, kind: str, message: str) -> None:
         machine = self._place(spec, endpoint)

@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -10,7 +11,7 @@ from app.control_plane.services.endpoints import Endpoints
 from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
-from app.control_plane.services.weight_probe import probe
+from app.control_plane.services.weight_probe import Listed, listed, probe
 from app.core.deploy_wishes import DeployWish, name_from, wished_machine
 from app.core.errors import Conflict, InvalidField, NotFound
 from app.core.field_errors import field_error
@@ -22,6 +23,20 @@ from app.settings import Settings
 
 URI = "custom_model.gcs_uri"
 MODEL = "custom_model.model_id"
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What is to be served."""
+
+    model: Model
+    precision: Precision
+    max_length_tokens: int | None
+    """The longest that the model was made for."""
+    new: bool = False
+    """Planned only: the model is to be made."""
+    reused: str = ""
+    """Which model it is, where the caller has named a folder that is there already."""
 
 
 class Deploys:
@@ -37,14 +52,15 @@ class Deploys:
     def deploy(self, workspace: str, wish: DeployWish, *, admin: bool, proof: Proof = no_proof) -> Endpoint:
         """The endpoint that is made. Raises InvalidField, NotFound, Conflict, Forbidden (a source not allowed)."""
         machine = wished_machine(wish.machine, {m.name: m for m in self._machines.all()}) if wish.machine else None
-        model, precision, length = self._model(workspace, wish, admin=admin)
+        weights = self._weights(workspace, wish, admin=admin)
+        model = weights.model
         scale = {"min_units": wish.min_units, "max_units": wish.max_units}
         fields = {
             "name": wish.name or self._free_name(workspace, name_from(wish.uri or model.name, "endpoint")),
             "model": model.id,
-            "precision": precision,
+            "precision": weights.precision,
             "machine_type": machine.name if machine else None,
-            "max_model_len": self._length(model, length),
+            "max_model_len": self._length(model, weights.max_length_tokens),
             "scale": scale,
             "allowed_networks": wish.allowed_networks,
         }
@@ -52,21 +68,24 @@ class Deploys:
             spec = EndpointSpec.model_validate(fields)
         except ValidationError as error:
             raise field_error(error) from None
-        return self._endpoints.create(workspace, spec, proof)
+        return self._endpoints.create(workspace, spec, proof, model if weights.new else None, weights.reused)
 
-    def _model(self, workspace: str, wish: DeployWish, *, admin: bool) -> tuple[Model, Precision, int | None]:
+    def _weights(self, workspace: str, wish: DeployWish, *, admin: bool) -> _Weights:
         if wish.uri is None:
             if wish.model is None:
                 raise InvalidField("custom_model needs gcs_uri, or model_id for a model that is there.", URI)
-            self._models.adopt()
+            self._models.adopt_missing(workspace, wish.model)
             return self._served(self._models.get(workspace, wish.model))
         source = self._source(wish.uri, admin=admin)
-        if known := self._known(workspace, source, wish):
-            return self._served(known)
-        found = probe(source, wish.base_model, self._catalog, self._settings, URI)
+        folder = listed(source, self._settings, URI)
+        if known := self._known(workspace, folder, wish):
+            begun = f"{known.created_at:%Y-%m-%d %H:%M} UTC"
+            told = f"it uses model {known.name} ({known.id}) of {begun}: the folder has not changed since"
+            return replace(self._served(known), reused=told)
+        found = probe(folder, wish.base_model, self._catalog, URI)
         name = wish.model or self._free_model_name(workspace, wish.uri)
-        spec = self._model_spec(name, source, found.base_model, found.precision)
-        return self._models.create(workspace, spec), found.precision, found.max_length_tokens
+        planned = self._models.planned(workspace, self._model_spec(name, source, found.base_model, found.precision))
+        return _Weights(planned, found.precision, found.max_length_tokens, new=True)
 
     def _length(self, model: Model, length: int | None) -> int:
         """The base model's usual length, or what fits the weights where that is less."""
@@ -84,23 +103,28 @@ class Deploys:
         check_source(source, admin=admin, settings=self._settings)
         return source
 
-    def _known(self, workspace: str, source: Source, wish: DeployWish) -> Model | None:
-        """A model that was made from this folder and has not failed, the last of them."""
+    def _known(self, workspace: str, folder: Listed, wish: DeployWish) -> Model | None:
+        """A model that was made from this folder as it is now and has not failed, the last of them.
+
+        One that is preparing and has not looked at the folder yet will find it as it is now, or fail.
+        """
         entry = self._catalog.find(wish.base_model) if wish.base_model else None
         for model in reversed(self._models.find(workspace)):
-            if model.state not in ("healthy", "preparing") or model.spec is None or model.spec.source != source:
+            if model.spec is None or model.spec.source != folder.source or model.state not in ("healthy", "preparing"):
+                continue
+            if model.listing != folder.fingerprint and (model.listing or model.state == "healthy"):
                 continue
             if wish.model in (None, model.id, model.name) and (entry is None or entry.base_model == model.base_model):
                 return model
         return None
 
-    def _served(self, model: Model) -> tuple[Model, Precision, int | None]:
+    def _served(self, model: Model) -> _Weights:
         """With the precision to serve, the plain one where there is one, and the longest that it was made for."""
         versions = self._models.versions(model)
         plain = next((version.precision for version in versions if version.precision == "BF16"), None)
         if not versions:
             raise Conflict(f"Model {model.name} is {model.state} and has no version.", MODEL)
-        return model, plain or versions[0].precision, model.facts.max_length_tokens
+        return _Weights(model, plain or versions[0].precision, model.facts.max_length_tokens)
 
     def _model_spec(self, name: str, source: Source, base_model: str, precision: Precision) -> ModelSpec:
         try:

@@ -9,7 +9,7 @@ from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
-from app.core.errors import NotFound
+from app.core.errors import InvalidField, NotFound
 from app.core.names import new_id
 from app.core.records import Endpoint, ManagedBy, Model
 from app.core.specs import EndpointSpec
@@ -18,7 +18,7 @@ from app.store.database import Registry
 
 
 class EndpointWishes:
-    """Every method is called with the lock held, for a record that was read under it."""
+    """Every method but `look` is called with the lock held, for a record that was read under it."""
 
     def __init__(
         self,
@@ -34,21 +34,46 @@ class EndpointWishes:
         self._changed = changed
         self._now = now
 
+    def look(self) -> None:
+        """Before the lock is taken in order to `place`: hear what the cluster has, which may take seconds."""
+        self._machines.look()
+
     def place(
-        self, workspace: str, spec: EndpointSpec, managed_by: ManagedBy, current: Endpoint | None = None
+        self,
+        workspace: str,
+        spec: EndpointSpec,
+        managed_by: ManagedBy,
+        current: Endpoint | None = None,
+        model: Model | None = None,
     ) -> Machine:
         """The machine type for a spec, and why that one where the platform chose; `current`: the endpoint as it is.
 
+        `model`: the spec's, where it is not recorded yet.
         Whoever writes a serve config also sets the quotas: they hold for what is asked for over the API.
         Raises InvalidField for a machine type that there is not or that cannot serve this, Conflict for the quota.
         """
-        model, bound = self._model(workspace, spec), managed_by == "api"
+        model, bound = model or self._model(workspace, spec), managed_by == "api"
         return self._machines.place(workspace, spec, model, current, bound=bound)
 
+    def misplaced(self, endpoint: Endpoint) -> str:
+        """Why the endpoint's machine type cannot serve it; empty when, as far as is known, it can."""
+        model = self._model(endpoint.workspace, endpoint.spec)
+        try:
+            self._machines.fit(endpoint.spec, model, self._machines.get(endpoint.machine_type))
+        except InvalidField as error:
+            return error.message
+        return ""
+
     def add(
-        self, workspace: str, spec: EndpointSpec, machine: Machine, managed_by: ManagedBy, proof: Proof = no_proof
+        self,
+        workspace: str,
+        spec: EndpointSpec,
+        machine: Machine,
+        managed_by: ManagedBy,
+        proof: Proof = no_proof,
+        reason: str = "",
     ) -> Endpoint:
-        """A new endpoint."""
+        """A new endpoint; `reason`: what is to be said of it first."""
         now = self._now()
         endpoint = Endpoint(
             id=new_id("ep", now),
@@ -57,10 +82,11 @@ class EndpointWishes:
             workspace=workspace,
             spec=spec,
             managed_by=managed_by,
+            reason=reason,
             machine_type=machine.machine_type,
             placement=machine.placement,
         )
-        note = event(workspace, endpoint.id, "created", f"created as {spec.name}")
+        note = event(workspace, endpoint.id, "created", f"created as {spec.name}{reason and f'; {reason}'}")
         self._registry.put(endpoint, note, *proof(endpoint.id))
         return endpoint
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from app.control_plane.services.bounds import Bounds
 from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
@@ -15,7 +16,7 @@ from app.control_plane.services.unit_specs import UnitSpecs
 from app.core.errors import Conflict, NotFound, NotReady, PlatformError
 from app.core.etags import etag_of, require_match
 from app.core.patches import Effect, changed_fields, concerns, effect_of, patched
-from app.core.records import Endpoint
+from app.core.records import Endpoint, Model
 from app.core.specs import EndpointSpec
 from app.core.wishes import Machine, respecified
 from app.store.database import Registry
@@ -45,6 +46,7 @@ class Endpoints:
         models: Models,
         wishes: EndpointWishes,
         units: UnitSpecs,
+        bounds: Bounds,
         lock: threading.RLock,
         changed: Callable[[], None],
         now: Callable[[], datetime],
@@ -53,21 +55,37 @@ class Endpoints:
         self._models = models
         self._wishes = wishes
         self._units = units
+        self._bounds = bounds
         self._lock = lock
         self._changed = changed
         self._now = now
 
-    def create(self, workspace: str, spec: EndpointSpec, proof: Proof = no_proof) -> Endpoint:
+    def create(
+        self,
+        workspace: str,
+        spec: EndpointSpec,
+        proof: Proof = no_proof,
+        new_model: Model | None = None,
+        reason: str = "",
+    ) -> Endpoint:
         """Record the wish for an endpoint; its model may still be preparing.
 
+        `new_model`: the model, where it is to be made for this endpoint: only when nothing is in the endpoint's way.
+        `reason`: what is to be said of the endpoint first.
         Raises NotFound (model), Conflict (name taken, quota, a model that failed), InvalidField.
         """
-        self._models.adopt()
+        if new_model is None:
+            self._models.adopt_missing(workspace, spec.model, spec.precision)
+        self._wishes.look()
         with self._lock:  # from here on the endpoint holds the model
-            self._require_model(workspace, spec)
+            if new_model is None:
+                self._require_model(workspace, spec)
             self._require_free(workspace, spec.name)
-            machine = self._wishes.place(workspace, spec, "api")
-            endpoint = self._wishes.add(workspace, spec, machine, "api", proof)
+            self._bounds.new_endpoint(workspace)
+            machine = self._wishes.place(workspace, spec, "api", model=new_model)
+            if new_model is not None:
+                self._models.add(new_model)
+            endpoint = self._wishes.add(workspace, spec, machine, "api", proof, reason)
         self._changed()
         return endpoint
 
@@ -111,13 +129,18 @@ class Endpoints:
     def patch(
         self, workspace: str, endpoint_id: str, changes: Mapping[str, Any], if_match: str | None = None
     ) -> Change:
-        """Change the fields that are named. Raises NotFound, Conflict, InvalidField."""
+        """Change the fields that are named, also of one that can be restored: it may need it for that.
+
+        Raises NotFound, Conflict, InvalidField.
+        """
         if {"model", "precision"} & changes.keys():
-            self._models.adopt()
+            self._adopt_missing(workspace, endpoint_id, changes)
+        if set(PLACED_BY) & changes.keys():
+            self._wishes.look()
         with self._lock:
-            before = self._changeable(workspace, endpoint_id, if_match)
-            if before.state == "deleting":
-                raise Conflict("This endpoint is deleting; restore it first.")
+            before = self._changeable(workspace, endpoint_id, if_match, deleted=True)
+            if before.state == "deleting" and not before.deleted_at:
+                raise Conflict("This endpoint is deleting; wait until it is deleted, or restore it first.")
             spec = patched(before.spec, changes)
             fields = changed_fields(before.spec, spec)
             if not fields:
@@ -130,8 +153,11 @@ class Endpoints:
             if concerns(fields, *PLACED_BY):
                 machine = self._wishes.place(workspace, spec, before.managed_by, before)
             after = respecified(before, spec, machine, self._now())
+            if after.deleted_at:  # there is nothing to carry out
+                after = after.model_copy(update={"observed_generation": after.generation})
             restarts = self._revision(before) != self._revision(after)
-            effect, reason = effect_of(fields, stopped=after.state == "stopped", restarts=restarts)
+            rests = "deleted" if after.deleted_at else "stopped" if after.state == "stopped" else None
+            effect, reason = effect_of(fields, rests=rests, restarts=restarts)
             note = event(workspace, before.id, "changed", f"{', '.join(fields)}: {effect} ({reason})")
             self._registry.put(after, note)
         self._changed()
@@ -152,6 +178,7 @@ class Endpoints:
 
         Also for an endpoint that a serve config declares: that it runs is what the file says.
         """
+        self._wishes.look()
         with self._lock:
             endpoint = self.get(workspace, endpoint_id)
             require_match(if_match, etag_of(endpoint))
@@ -171,18 +198,28 @@ class Endpoints:
                 endpoint = self._wishes.rest(endpoint, "deleting", "its units drain and stop")
         return endpoint
 
-    def restore(self, workspace: str, endpoint_id: str) -> Endpoint:
+    def restore(self, workspace: str, endpoint_id: str, if_match: str | None = None) -> Endpoint:
         """Bring back what was deleted, with its ID, settings and keys. Raises NotFound, Conflict, InvalidField."""
+        self._wishes.look()
         with self._lock:
             endpoint = self.get(workspace, endpoint_id, deleted=True)
-            _require_ours(endpoint)
+            require_match(if_match, etag_of(endpoint))
             if endpoint.state != "deleting":
                 raise Conflict(f"This endpoint is {endpoint.state}; only a deleted one can be restored.")
+            _require_ours(endpoint)
             self._require_free(workspace, endpoint.spec.name)
+            if endpoint.deleted_at:
+                self._bounds.restored_endpoint(workspace)
             machine = self._wishes.place(workspace, endpoint.spec, endpoint.managed_by, endpoint)
             endpoint = self._wishes.run(endpoint, endpoint.spec, machine, "restored", "it is deployed again")
         self._changed()
         return endpoint
+
+    def _adopt_missing(self, workspace: str, endpoint_id: str, changes: Mapping[str, Any]) -> None:
+        """Look for the model that a patch asks for; what is wrong with the patch is told later."""
+        with suppress(PlatformError):
+            spec = patched(self.get(workspace, endpoint_id, deleted=True).spec, changes)
+            self._models.adopt_missing(workspace, spec.model, spec.precision)
 
     def _require_model(self, workspace: str, spec: EndpointSpec) -> None:
         """Raises NotFound, and Conflict for a model that failed or goes away; one that is being made is waited for."""
@@ -197,8 +234,8 @@ class Endpoints:
             return {model}  # it may be gone, or not there yet
         return {found.id, found.name}
 
-    def _changeable(self, workspace: str, endpoint_id: str, if_match: str | None) -> Endpoint:
-        endpoint = self.get(workspace, endpoint_id)
+    def _changeable(self, workspace: str, endpoint_id: str, if_match: str | None, *, deleted: bool = False) -> Endpoint:
+        endpoint = self.get(workspace, endpoint_id, deleted=deleted)
         require_match(if_match, etag_of(endpoint))
         _require_ours(endpoint)
         return endpoint
@@ -216,9 +253,9 @@ class Endpoints:
 
 
 def _require_ours(endpoint: Endpoint) -> None:
-    """Raises Conflict for what a serve config declares."""
+    """Raises Conflict for what a serve config declares, or has declared."""
     if endpoint.managed_by == "serve_config":
-        raise Conflict(
-            "This endpoint is declared in the serve config: change or remove it there and run 'serve deploy'.",
-            code="managed_by_serve_config",
-        )
+        told = "This endpoint is declared in the serve config: change or remove it there and run 'serve deploy'."
+        if endpoint.state == "deleting":
+            told = "This endpoint comes from the serve config: declare it there again and run 'serve deploy'."
+        raise Conflict(told, code="managed_by_serve_config")

@@ -75,6 +75,8 @@ class Figures:
         self._routers: dict[str, tuple[str, datetime]] = {}
         self._last_requests: dict[str, datetime] = {}
         self._written_minute: datetime | None = None
+        self._forgotten_before = _LONG_AGO
+        """What is written of earlier minutes is only in the registry: they come again when the clock goes back."""
 
     def load(self) -> None:
         """Go on from what is written down."""
@@ -131,6 +133,11 @@ class Figures:
                     found[minute] = self._whole(id, minute, heard)
         return sorted(found.items())
 
+    def last_request(self, endpoint_id: str) -> datetime | None:
+        """When an endpoint was called last, as far as that is not in its record yet."""
+        with self._lock:
+            return self._last_requests.get(endpoint_id)
+
     def units(self) -> list[UnitHeard]:
         """The units that live, as they were when they reported last."""
         recent = self._now() - UNIT_LOST_AFTER
@@ -157,9 +164,10 @@ class Figures:
             endpoints = {endpoint.id: endpoint for endpoint in self._registry.find(Endpoint)}
             with self._lock:
                 minute = _minute(self._now())
+                self._remember_again()
                 rows = [
                     EndpointMinute(
-                        id=f"{id}:{of:%Y%m%d%H%M}", created_at=of, endpoint_id=id, figures=self._whole(id, of, heard)
+                        id=_minute_id(id, of), created_at=of, endpoint_id=id, figures=self._whole(id, of, heard)
                     )
                     for (id, of), heard in self._minutes.items()
                     if id in endpoints
@@ -210,6 +218,13 @@ class Figures:
     def _whole(self, endpoint_id: str, minute: datetime, heard: MinuteFigures) -> dict[str, float]:
         return merged(self._begun.get((endpoint_id, minute), {}), heard.figures())
 
+    def _remember_again(self) -> None:
+        again = [key for key in self._minutes if key[1] < self._forgotten_before and key not in self._begun]
+        if again:
+            found = self._registry.find(EndpointMinute, id=[_minute_id(*key) for key in again])
+            written = {(record.endpoint_id, record.created_at): record.figures for record in found}
+            self._begun |= {key: written.get(key, {}) for key in again}
+
     def _forget_written(self, minute: datetime, counted: list[Counted], last_requests: Mapping[str, datetime]) -> None:
         """Keep what is not written yet, and the minute that is not over, which is written again."""
         self._minutes = {key: heard for key, heard in self._minutes.items() if key[1] >= minute}
@@ -219,11 +234,16 @@ class Figures:
             id: moment for id, moment in self._last_requests.items() if moment > last_requests.get(id, _LONG_AGO)
         }
         self._written_minute = minute
+        self._forgotten_before = max(self._forgotten_before, minute)
         recent = self._now() - KEPT
         self._counted = {source: record for source, record in self._counted.items() if record.created_at > recent}
         self._unwritten &= self._counted.keys()
         self._units = {source: heard for source, heard in self._units.items() if heard.at > recent}
         self._routers = {router: found for router, found in self._routers.items() if found[1] > recent}
+
+
+def _minute_id(endpoint_id: str, minute: datetime) -> str:
+    return f"{endpoint_id}:{minute:%Y%m%d%H%M}"
 
 
 def _minute(moment: datetime) -> datetime:

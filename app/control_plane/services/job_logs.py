@@ -1,12 +1,11 @@
 """The logs of jobs: what Ray has of them while it has it, and what was kept of those that have ended."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from app.control_plane.services.following import News, Sleep, follow
+from app.control_plane.services.following import News
 from app.core.errors import Unavailable
 from app.core.job_logs import JobLog, count_lines, readable
 from app.core.jobs import UNFINISHED, submission_id
@@ -52,8 +51,11 @@ class JobLogs:
         except Exception:
             log.warning("the log of job %s is not kept", job.id, exc_info=True)
 
-    def follow(self, job: Job, search: str = "", sleep: Sleep = asyncio.sleep) -> AsyncIterator[str]:
-        """The lines as text, as they come, until the job has ended; what does not answer is asked again."""
+    def follower(self, job: Job, search: str = "") -> Callable[[], News]:
+        """What gives the lines as text that are new since it was last asked, until the job has ended.
+
+        Whatever does not answer has nothing new.
+        """
         seen = 0
 
         def look() -> News:
@@ -64,7 +66,7 @@ class JobLogs:
             text, seen = self._lines_after(seen, current, search)
             return News(text, last=current.state not in UNFINISHED)
 
-        return follow(look, sleep)
+        return look
 
     def _lines_after(self, seen: int, job: Job, search: str) -> tuple[str, int]:
         """The lines after the first `seen`, and how many there are now; one that is not whole waits for its end."""

@@ -78,10 +78,14 @@ class Jobs:
         job = self.get(workspace, job_id)
         if job.state in UNFINISHED:
             raise Conflict(f"This job is {job.state}; stop it first.")
+        self.delete_files(job)
+        note = event(workspace, job.id, "deleted", f"the record of {job.name} is gone")
+        self._registry.change(put=[note], delete=[job])
+
+    def delete_files(self, job: Job) -> None:
+        """Remove what a finished job was told and what it told. Raises OSError while the object store is away."""
         for name in ("spec.json", "progress.json", "outcome.json", "journal.json", KEPT):
-            self._store.delete(job_object(job_id, name))
-        self._registry.delete(job)
-        self._registry.put(event(workspace, job.id, "deleted", f"the record of {job.name} is gone"))
+            self._store.delete(job_object(job.id, name))
 
     def progress(self, job: Job) -> JobProgress:
         """How far it says it is."""

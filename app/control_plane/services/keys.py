@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from app.control_plane.services.actor import current_act, within_act
 from app.control_plane.services.events import event
+from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.members import Members
-from app.core.errors import Conflict, InvalidField, NotFound
+from app.core.errors import Conflict, Forbidden, InvalidField, NotFound
 from app.core.keys import (
     RANK,
     as_far_as,
@@ -82,27 +84,34 @@ class Keys:
         endpoints: Sequence[str] | None = None,
         member: str | None = None,
         expires_at: datetime | None = None,
+        proof: Proof = no_proof,
     ) -> tuple[ApiKey, str]:
         """Issue a key: its record, and the key itself, which nobody can see again.
 
         `endpoints` (IDs or names) are the only ones that it may see and call; `member` (ID or name) bounds what it
-        may do and for how long.
-        Raises InvalidField, and Conflict when the workspace has as many live keys of this role as it may.
+        may do and for how long. Whoever issues it with a key that ends gives no later end; a member gives keys to
+        themselves only.
+        Raises InvalidField, Forbidden, and Conflict when the workspace has as many live keys of this role as it may.
         """
         require_ahead(expires_at, self._now())
         record, key = self.new(workspace, role, description)
+        act = current_act()
+        issuer = act.member if act and act.workspace == workspace else None
+        member = member or issuer
         with self._lock:
             owner = self._owner(workspace, member, role) if member is not None else None
+            if owner and issuer not in (None, owner.id):
+                raise Forbidden("This key is a member's: it issues keys for the same member only.", "member")
             update = {
                 "endpoints": self._endpoint_ids(workspace, endpoints) if endpoints is not None else None,
                 "member_id": owner.id if owner else None,
-                "expires_at": expires_at,
+                "expires_at": within_act(expires_at),
             }
             record = record.model_copy(update=update)
             self._make_room(workspace, role)
             whose = f" for {owner.name}" if owner else ""
             note = event(workspace, record.id, "issued", f"{role} key {record.prefix}...{whose}")
-            self._registry.put(record, note)
+            self._registry.put(record, note, *proof(record.id))
         self._changed()
         return as_far_as(record, owner), key
 
@@ -111,7 +120,12 @@ class Keys:
         return self._bounded(self._registry.find(ApiKey, workspace=workspace))
 
     def get(self, workspace: str, key_id: str) -> ApiKey:
-        """One key. Raises NotFound."""
+        """One key. Raises NotFound, and InvalidField for what is a key and not its ID."""
+        if well_formed(key_id):
+            raise InvalidField(
+                "That is the key itself; pass its ID, 'key-...'. Addresses are no secrets: revoke this key by its ID.",
+                "key_id",
+            )
         record = self._registry.get(ApiKey, key_id)
         if record is None or record.workspace != workspace:
             raise NotFound("There is no such API key.", "key_id")
@@ -119,13 +133,13 @@ class Keys:
         return key
 
     def revoke(self, workspace: str, key_id: str) -> None:
-        """End a key. Raises NotFound, and Conflict for the platform's first key."""
+        """End a key. Raises NotFound and InvalidField as `get` does, and Conflict for the platform's first key."""
         with self._lock:
             record = self.get(workspace, key_id)
             if key_id == ADMIN_KEY_ID:
                 raise Conflict("The platform's first key is replaced by its file or MODELUNIT_ADMIN_KEY, not deleted.")
-            self._registry.delete(record)
-            self._registry.put(event(workspace, key_id, "revoked", f"{record.role} key {record.prefix}..."))
+            note = event(workspace, key_id, "revoked", f"{record.role} key {record.prefix}...")
+            self._registry.change(put=[note], delete=[record])
         self._changed()
 
     def caller(self, authorization: str | None) -> ApiKey:
@@ -140,6 +154,11 @@ class Keys:
             raise not_valid()
         self.used({wanted: self._now()})
         return key
+
+    def holds(self, key: ApiKey) -> bool:
+        """Whether a key that was recognised a while ago is still live and still has its role."""
+        found = self._bounded(self._registry.find(ApiKey, id=key.id, hash=key.hash))
+        return any(is_live(one, self._now()) and RANK[one.role] >= RANK[key.role] for one in found)
 
     def used(self, moments: Mapping[str, datetime]) -> None:
         """Keys, by their hashes, were used at these moments. Written down at most once a minute for each."""
@@ -212,6 +231,7 @@ class Keys:
             hash=hash_key(key),
             prefix=visible_prefix(key),
             description=description,
+            expires_at=within_act(None),
         )
 
 

@@ -1,17 +1,17 @@
 """What an endpoint's logs grow by."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from app.control_plane.services.following import News
 from app.core import log_lines
 from app.core.log_lines import LogLine, Wanted, as_text
-from app.store.layout import log_hour, log_prefix, parse_log_name
+from app.store.layout import LogObject, log_hour, log_prefix, parse_log_name
 from app.store.object_store import ObjectMissing, ObjectStore
 
-FOLLOWED_FOR = timedelta(hours=1)
-"""Whoever wants to see more asks again."""
+LOOK_BYTES = 8 << 20
+"""Read at one look, in whole objects from the newest on; what more there is, is a list's to show."""
 FIRST_LINES = 100
 """Of what is there already, where nobody says since when."""
 LOOKED_BACK = timedelta(hours=1)
@@ -27,19 +27,16 @@ class LogFollower:
         self._store = store
         self._wanted = wanted
         self._now = now
-        self._begun_at = now()
-        earliest = self._begun_at - LOOKED_BACK
+        earliest = now() - LOOKED_BACK
         self._since = max(wanted.since or earliest, earliest)
         self._read_bytes: dict[str, int] = {}
         self._first = True
 
     def look(self) -> News:
-        """The lines that are new since the last look, until FOLLOWED_FOR has passed. Blocks.
+        """The lines that are new since the last look. Blocks.
 
         A store that does not answer has nothing new: the next look finds it.
         """
-        if self._now() - self._begun_at >= FOLLOWED_FOR:
-            return News("", last=True)
         try:
             lines = self._new_lines()
         except OSError as error:
@@ -59,20 +56,32 @@ class LogFollower:
         return lines
 
     def _read(self) -> list[LogLine]:
-        days = {log_hour(moment)[:8] for moment in (self._since, self._now())}
         read_bytes = dict(self._read_bytes)
         found: list[LogLine] = []
-        for day in sorted(days):
-            for stored in self._store.list(f"{log_prefix(self._wanted.endpoint_id)}{day}"):
-                known = parse_log_name(stored.name)
-                start = read_bytes.get(stored.name, 0)
-                if known is None or known.hour < log_hour(self._since) or stored.size_bytes <= start:
-                    continue
-                try:
-                    data = self._store.read(stored.name, start)
-                except ObjectMissing:
-                    continue
-                read_bytes[stored.name] = start + len(data)
-                found += log_lines.read(data.decode(errors="replace"), known.unit, known.number)
+        room = LOOK_BYTES
+        for known, size_bytes in sorted(
+            self._grown(), key=lambda grown: (grown[0].hour, grown[0].number), reverse=True
+        ):
+            start = read_bytes.get(known.name, 0)
+            read_bytes[known.name] = size_bytes
+            if room <= 0:
+                continue
+            try:
+                data = self._store.read(known.name, start)
+            except ObjectMissing:
+                continue
+            room -= len(data)
+            read_bytes[known.name] = start + len(data)
+            found += log_lines.read(data.decode(errors="replace"), known.unit, known.number)
         self._read_bytes = read_bytes  # only now: had one failed, all would be read again
         return found
+
+    def _grown(self) -> Iterator[tuple[LogObject, int]]:
+        """Objects with something that was not read, and their sizes."""
+        for day in sorted({log_hour(moment)[:8] for moment in (self._since, self._now())}):
+            for stored in self._store.list(f"{log_prefix(self._wanted.endpoint_id)}{day}"):
+                known = parse_log_name(stored.name)
+                if known is None or known.hour < log_hour(self._since):
+                    continue
+                if stored.size_bytes > self._read_bytes.get(stored.name, 0):
+                    yield known, stored.size_bytes

@@ -1,15 +1,13 @@
 """The logs of endpoints' units, as they lie in the object store."""
 
-import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
-from threading import Semaphore
 from typing import NamedTuple
 
-from app.control_plane.services.following import Sleep, follow
+from app.control_plane.services.following import News
 from app.control_plane.services.log_follower import LogFollower
 from app.core import log_lines
 from app.core.errors import Unavailable
@@ -17,7 +15,6 @@ from app.core.log_lines import LogLine, Place, Wanted
 from app.store.layout import LOGS, LogObject, log_hour, log_prefix, parse_log_name
 from app.store.object_store import ObjectMissing, ObjectStore
 
-MAX_STREAMS = 16
 SCAN_BYTES = 32 << 20
 """Read for one page at most, once there is something new in it; a search goes on with the next page."""
 
@@ -35,8 +32,6 @@ class LogStore:
     def __init__(self, store: ObjectStore, now: Callable[[], datetime]):
         self._store = store
         self._now = now
-        self.streams = Semaphore(MAX_STREAMS)
-        """One place for each log that is being followed or downloaded."""
 
     def find(self, wanted: Wanted, limit: int, after: Place | None = None, scan_bytes: int = SCAN_BYTES) -> Found:
         """At most `limit` lines behind the one at `after`; fewer when `scan_bytes` have been read.
@@ -62,9 +57,9 @@ class LogStore:
         with _explained():
             yield from filter(wanted.matches, _Scan(self._store).lines(wanted, None))
 
-    def follow(self, wanted: Wanted, sleep: Sleep = asyncio.sleep) -> AsyncIterator[str]:
-        """The lines as text, as they come, for an hour; what does not answer is asked again."""
-        return follow(LogFollower(self._store, wanted, self._now).look, sleep)
+    def follower(self, wanted: Wanted) -> Callable[[], News]:
+        """What gives the lines as text that are new since it was last asked."""
+        return LogFollower(self._store, wanted, self._now).look
 
     def drop_before(self, moment: datetime, limit: int = 10_000) -> int:
         """Remove logs of whole hours before `moment`, `limit` objects at most; returns how many those were."""

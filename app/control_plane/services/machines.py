@@ -10,7 +10,7 @@ from app.core.errors import Conflict, InvalidField
 from app.core.job_specs import MachineMemory
 from app.core.machines import Fit, choose, fit, memory_bytes
 from app.core.needs import Needs, needs_of
-from app.core.records import Endpoint, Model
+from app.core.records import Endpoint, Model, Workspace
 from app.core.slots import Slots, slots
 from app.core.specs import MACHINE_TYPES, EndpointSpec, MachineType
 from app.core.steps import scale_problem
@@ -44,7 +44,8 @@ class Machines:
         self._rooms = rooms
         self._clock = clock
         self._asking = threading.Lock()
-        self._seen: tuple[float, Sequence[Room] | None] = (0.0, None)
+        self._seen: tuple[float, Sequence[Room] | None] = (float("-inf"), None)
+        """When the cluster was asked last, and its answer."""
 
     def all(self) -> list[MachineType]:
         """By name."""
@@ -53,7 +54,8 @@ class Machines:
     def get(self, name: str) -> MachineType:
         """Raises InvalidField for a machine type that there is not."""
         if name not in self._types:
-            raise InvalidField(f"machine_type is unknown; allowed: {', '.join(sorted(self._types))}.", "machine_type")
+            allowed = ", ".join(sorted(self._types))
+            raise InvalidField(f"machine_type {name!r} is unknown; allowed: {allowed}.", "machine_type")
         return self._types[name]
 
     def find(self, name: str) -> MachineType | None:
@@ -74,9 +76,48 @@ class Machines:
             if endpoint.state not in HOLDS_NOTHING and (but is None or endpoint.id != but.id)
         )
 
+    def quota(self, workspace: str, machine: MachineType) -> int | None:
+        """Units of a type that a workspace may have; None: any number."""
+        if not machine.quotas:
+            return machine.quota
+        found = self._registry.get(Workspace, workspace)
+        by_name = machine.quotas.get(found.name, machine.quota) if found else machine.quota
+        return machine.quotas.get(workspace, by_name)
+
+    def check_quotas(self) -> None:
+        """Tell the log of quotas for workspaces that there are not, which may come yet or be misspelled."""
+        known = {name for workspace in self._registry.find(Workspace) for name in (workspace.id, workspace.name)}
+        for machine in self._types.values():
+            for name in sorted(machine.quotas.keys() - known):
+                log.warning("machine type %s has a quota for %s, and there is no such workspace", machine.name, name)
+
+    def look(self) -> None:
+        """Ask the cluster about its nodes, unless it has just told; never with the platform's lock held.
+
+        It may take a few seconds.
+        """
+        begun = self._clock()
+        with self._asking:
+            asked_at, nodes = self._seen
+            if asked_at > begun or (nodes is not None and begun - asked_at <= ROOMS_KEPT_S):
+                return  # an answer that another caller got while this one waited will do, even if it is none
+            try:
+                nodes = self._rooms()
+            except Exception:  # whatever Ray raises: nobody waits for it
+                log.debug("the cluster does not tell of its nodes", exc_info=True)
+                nodes = None
+            self._seen = (self._clock(), nodes)
+
     def slots(self, machine: MachineType) -> Slots | None:
-        """Units for which the cluster has room, in the smallest mode; None when the cluster does not tell."""
-        nodes = self._nodes()
+        """Units for which the cluster has room, in the smallest mode; None when the cluster does not tell.
+
+        Asks the cluster, as `look` does.
+        """
+        self.look()
+        return self._slots(machine)
+
+    def _slots(self, machine: MachineType) -> Slots | None:
+        nodes = self._seen[1]
         mode = min(machine.modes, key=lambda mode: mode.machines)
         return None if nodes is None else slots(machine, mode, nodes)
 
@@ -107,6 +148,7 @@ class Machines:
     ) -> Machine:
         """The machine type for a spec, and why that one where the platform chose it.
 
+        Goes by what the cluster said when it was asked last, see `look`.
         `current`: the endpoint as it is; what the platform chose for it stays while it fits. `bound`: the steps and the
         quota hold. Raises InvalidField for a type that there is not or that does not fit and for a scale range that is
         not in its steps, Conflict when the quota is used up.
@@ -127,40 +169,35 @@ class Machines:
             machine = self._types[current.machine_type]
             if fit(needs, machine).ok:
                 return machine, current.placement
-        nodes = self._nodes()
-        present = None if nodes is None else {name for name, machine in self._types.items() if self._present(machine)}
-        found = choose(needs, self.all(), present)
+        present = {name for name, machine in self._types.items() if self._present(machine)}
+        found = choose(needs, self.all(), None if self._seen[1] is None else present)
         if found is None:
             told = "; ".join(f"{machine.name}: {', '.join(fit(needs, machine).reasons)}" for machine in self.all())
             raise InvalidField(f"No machine type can serve this: {told}.", "machine_type")
         return found
 
     def _present(self, machine: MachineType) -> bool:
-        found = self.slots(machine)
+        found = self._slots(machine)
         return found is None or found.total > 0
 
     def _require_quota(
         self, workspace: str, machine: MachineType, spec: EndpointSpec, current: Endpoint | None
     ) -> None:
-        if machine.quota is None:
-            return
-        used, wanted = self.used(workspace, machine.name, but=current), spec.scale.max_units
-        if used + wanted > machine.quota:
+        quota = self.quota(workspace, machine)
+        wanted = spec.scale.max_units
+        if quota is None or (current and wanted <= _held(current, machine)):
+            return  # what takes no more than before may stay: the quota may have been lowered since
+        used = self.used(workspace, machine.name, but=current)
+        if used + wanted > quota:
             raise Conflict(
-                f"This workspace may have {machine.quota} units of {machine.name}; other endpoints may take {used} "
+                f"This workspace may have {quota} units of {machine.name}; other endpoints may take {used} "
                 f"already, and this one asks for {wanted} (scale.max_units).",
                 "scale.max_units",
                 "quota_exceeded",
             )
 
-    def _nodes(self) -> Sequence[Room] | None:
-        with self._asking:
-            asked_at, nodes = self._seen
-            if nodes is None or self._clock() - asked_at > ROOMS_KEPT_S:
-                try:
-                    nodes = self._rooms()
-                except Exception:  # whatever Ray raises: nobody waits for it
-                    log.debug("the cluster does not tell of its nodes", exc_info=True)
-                    nodes = None
-                self._seen = (self._clock(), nodes)
-            return nodes
+
+def _held(endpoint: Endpoint, machine: MachineType) -> int:
+    """Units of a type that an endpoint may take as it is."""
+    holds = endpoint.machine_type == machine.name and endpoint.state not in HOLDS_NOTHING
+    return endpoint.spec.scale.max_units if holds else 0

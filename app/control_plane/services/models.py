@@ -2,11 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from app.catalog.catalog import Catalog
 from app.catalog.wishes import complete
+from app.control_plane.services.actor import meant
+from app.control_plane.services.bounds import Bounds
 from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import Jobs
@@ -21,6 +24,9 @@ from app.store.database import Registry
 from app.store.layout import Manifest, find_manifests, read_manifest, version_prefix
 from app.store.object_store import ObjectStore
 
+LOOK_EVERY_S = 5.0
+"""How often callers who ask for what there is not may have the object store listed."""
+
 log = logging.getLogger("ray.serve")
 
 
@@ -33,15 +39,39 @@ class Models:
         store: ObjectStore,
         catalog: Catalog,
         jobs: Jobs,
+        bounds: Bounds,
         lock: threading.RLock,
         changed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._registry = registry
         self._store = store
         self._catalog = catalog
         self._jobs = jobs
+        self._bounds = bounds
         self._lock = lock
         self._changed = changed
+        self._clock = clock
+        self._looking = threading.Lock()
+        self._look_at = 0.0
+        """When callers may have the object store listed again."""
+
+    def adopt_missing(self, workspace: str, name_or_id: str, precision: Precision | None = None) -> None:
+        """Look for a model, or its version, in the object store if it is not known and nobody has looked just now."""
+        if not self.is_missing(workspace, name_or_id, precision):
+            return
+        with self._looking:  # whoever waits here finds what was found
+            if self._clock() >= self._look_at:
+                self.adopt()
+                self._look_at = self._clock() + LOOK_EVERY_S
+
+    def is_missing(self, workspace: str, name_or_id: str, precision: Precision | None = None) -> bool:
+        """Whether there is no such model, or no such version of it in whatever state."""
+        try:
+            model = self.get(workspace, name_or_id)
+        except NotFound:
+            return True
+        return precision is not None and all(found.precision != precision for found in self.versions(model))
 
     def adopt(self) -> None:
         """Register every published version that the registry does not know, so that it can be rebuilt from storage.
@@ -83,9 +113,13 @@ class Models:
 
         Raises InvalidField for what the catalogue does not allow, Conflict for a name taken.
         """
+        return self.add(self.planned(workspace, spec), proof)
+
+    def planned(self, workspace: str, spec: ModelSpec) -> Model:
+        """A model as `add` takes it. Raises InvalidField for what the catalogue does not allow."""
         spec = complete(spec, self._catalog)
         now = datetime.now(UTC)
-        model = Model(
+        return Model(
             id=new_id("m", now),
             created_at=now,
             workspace=workspace,
@@ -95,11 +129,17 @@ class Models:
             spec=spec,
             state="preparing",
         )
-        version = new_version(model.id, spec.precision, "", now).model_copy(update={"state": "creating"})
+
+    def add(self, model: Model, proof: Proof = no_proof) -> Model:
+        """Record the wish for a planned model. Raises Conflict for a name taken."""
+        assert model.spec is not None
+        version = new_version(model.id, model.spec.precision, "", model.created_at)
+        version = version.model_copy(update={"state": "creating"})
         with self._lock:
-            if any(other.name == spec.name and other.state != "deleting" for other in self.find(workspace)):
-                raise Conflict(f"There is a model named {spec.name} already.", "name")
-            created = event(workspace, model.id, "created", f"created as {spec.name}")
+            if any(other.name == model.name and other.state != "deleting" for other in self.find(model.workspace)):
+                raise Conflict(f"There is a model named {model.name} already.", "name")
+            self._bounds.model(model.workspace)
+            created = event(model.workspace, model.id, "created", f"created as {model.name}")
             self._registry.put(model, version, created, *proof(model.id))
         self._changed()
         return model
@@ -111,6 +151,7 @@ class Models:
             if model.state != "healthy":
                 told = f"Model {model.name} is {model.state}; only a healthy one can be validated again."
                 raise Conflict(told, "model")
+            self._bounds.job(workspace)
             version = self.versions(model)[0]
             task = {
                 "base_model": model.base_model,
@@ -139,6 +180,7 @@ class Models:
             if not named:
                 raise NotFound(f"There is no model {name_or_id[:128]!r} in this workspace.", "model")
             model = named[0]
+            meant(name_or_id, model.id)
         return model
 
     def versions(self, model: Model) -> list[Version]:
@@ -192,7 +234,8 @@ class Models:
             ]
             users += [f"version {v.precision} is being made" for v in self.versions(model) if v.state == "creating"]
             if users:
-                raise Conflict(f"Model {model.name} is in use: {'; '.join(users[:5])}.")
+                more = f"; and {len(users) - 5} more" if len(users) > 5 else ""
+                raise Conflict(f"Model {model.name} is in use: {'; '.join(users[:5])}{more}.")
             gone = model.model_copy(update={"state": "deleting", "reason": ""})
             self._registry.put(gone, event(workspace, model.id, "deleting", "its weights are removed"))
         self._changed()

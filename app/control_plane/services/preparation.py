@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from app.control_plane.services.bounds import Bounds
 from app.control_plane.services.events import event
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.machines import Machines
@@ -34,6 +35,7 @@ class Preparation:
         store: ObjectStore,
         models: Models,
         jobs: Jobs,
+        bounds: Bounds,
         machines: Machines,
         lock: threading.RLock,
         changed: Callable[[], None],
@@ -42,6 +44,7 @@ class Preparation:
         self._store = store
         self._models = models
         self._jobs = jobs
+        self._bounds = bounds
         self._machines = machines
         self._lock = lock
         self._changed = changed
@@ -55,7 +58,7 @@ class Preparation:
                 return  # it is being deleted
             if validated:
                 found = {"findings": validated.findings, "facts": validated.facts or current.facts}
-                current = current.model_copy(update=found)
+                current = current.model_copy(update={**found, "listing": validated.listing})
             self._registry.put(current, job, event(job.workspace, job.id, "created", f"{step} of {model.name}"))
 
     def _task(self, model: Model, step: Step, outcome: JobOutcome | None) -> dict[str, Any]:
@@ -79,9 +82,10 @@ class Preparation:
             model = self._models.get(workspace, name_or_id)
             if model.state != "failed" or model.spec is None:
                 raise Conflict(f"Model {model.name} is {model.state}; only a failed upload can be retried.")
+            self._bounds.job(workspace)
             step: Step = "validate" if model.spec.validation else "upload"
             job = self._jobs.new(step, model, self._task(model, step, None))
-            again = model.model_copy(update={"state": "preparing", "reason": "", "findings": ()})
+            again = model.model_copy(update={"state": "preparing", "reason": "", "findings": (), "listing": None})
             begun = event(workspace, job.id, "created", f"{step} of {model.name}")
             self._registry.put(again, job, begun, event(workspace, model.id, "retried", "its upload begins again"))
         self._changed()
@@ -125,8 +129,7 @@ class Preparation:
         self._store.delete(job_object(model.id, "journal.json"))
         note = event(model.workspace, model.id, "deleted", f"{model.name} and its weights are gone")
         with self._lock:
-            self._registry.delete(model, *versions)
-            self._registry.put(note)
+            self._registry.change(put=[note], delete=[model, *versions])
 
     def sweep(self) -> None:
         """Free what uploads that nobody remembers have left in the object store."""

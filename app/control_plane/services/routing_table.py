@@ -1,5 +1,6 @@
 """The routing table: built from records, numbered, saved, and waited for by routers."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,8 @@ WAITING_PER_RUNNING = 4
 NUMBERS_PER_TURN_BITS = 32
 """Tables that one control plane can publish, as a power of two."""
 
+log = logging.getLogger("ray.serve")
+
 
 class RoutingTables:
     """Publishes a new table whenever the records make one. Its number only ever grows, also over restarts."""
@@ -32,12 +35,20 @@ class RoutingTables:
         store: ObjectStore,
         clock: Callable[[], float] = time.monotonic,
         starts: UnitStarts | None = None,
+        unsaved: Callable[[], None] = lambda: None,
     ):
-        """`starts`: what is known of how units start; None: nothing."""
+        """`starts`: what is known of how units start; None: nothing.
+
+        `unsaved()` is called when the store did not take a table: `save` is to be tried again by and by.
+        """
         self._registry = registry
         self._starts = starts
         self._store = store
         self._clock = clock
+        self._unsaved = unsaved
+        self._saving = threading.Lock()
+        """Taken before the table is read: whoever writes last has the newest."""
+        self._store_away = False
         self._changed = threading.Condition()
         self._table = RoutingTable()
         self._taken: dict[str, tuple[int, float]] = {}
@@ -46,39 +57,52 @@ class RoutingTables:
         """Routers that were there before a restart, and until when they may take to be heard again."""
 
     def load(self, turn: int) -> None:
-        """Go on from the saved table, with numbers that no earlier control plane had: `turn` is the writer's."""
-        try:
-            saved = RoutingTable.model_validate_json(self._store.read(SNAPSHOT))
-        except (ObjectMissing, ValueError):
-            saved = RoutingTable()
+        """Go on from the saved table, with numbers that no earlier control plane had: `turn` is the writer's.
+
+        Where there is none to be had, the records make one at once: routers must not take it that there is nothing.
+        """
+        saved = self._read_saved()
         self._expected = (saved.routers, self._clock() + ROUTER_LOST_AFTER_S)
         # Else one that does not know yet that it was superseded could give the same number to another table.
         self._table = saved.model_copy(update={"number": max(saved.number, turn << NUMBERS_PER_TURN_BITS)})
+        if not saved.number:
+            self.publish()
 
     def publish(self, coming: Mapping[str, Endpoint] = MappingProxyType({})) -> None:
-        """Build the table again; if it differs, save it and wake the routers.
+        """Build the table again; if it differs, wake the routers and save it.
 
-        `coming`: endpoints as their records will say once the routers know.
+        `coming`: endpoints as their records will say once the routers know. The routers hear of it also while the
+        object store is away.
         """
         with self._changed:
             table = self._build(coming)
             if table.model_copy(update={"number": self._table.number}) == self._table:
                 return
             self._registry.check_turn()
-            self._store.write(SNAPSHOT, table.model_dump_json().encode())
             self._table = table
             self._changed.notify_all()
+        if self._store_away:
+            return  # callers do not wait for it again: whoever was told by `unsaved` does
+        with self._saving:
+            if not self._store_away and not self._save():
+                self._unsaved()
 
-    def save(self) -> None:
-        """Save the table once more: one that was superseded while it wrote may have left its own."""
-        with self._changed:
-            self._store.write(SNAPSHOT, self._table.model_dump_json().encode())
+    def save(self) -> bool:
+        """Save the table once more: the store may have been away, or one that was superseded while it wrote may have
+        left its own. Returns whether the store has the newest."""
+        with self._saving:
+            return self._save()
 
     def wait(self, after: int, wait_s: float, router: str = "") -> bytes | None:
-        """The table as JSON once its number is not `after`, or None; `router` has table `after`. Blocks."""
+        """The table as JSON once its number is not `after`, or None; `router` has table `after`. Blocks.
+
+        Raises Superseded where another control plane has given out that one.
+        """
         with self._changed:
             self._taken[router] = (after, self._clock())
             self._changed.notify_all()
+            if after > self._table.number:
+                self._overtake(after)
             self._changed.wait_for(lambda: self._table.number != after, wait_s)
             return None if self._table.number == after else self._table.model_dump_json().encode()
 
@@ -86,6 +110,32 @@ class RoutingTables:
         """Until every router has the current table, and at least one has; at most `timeout_s`. Blocks."""
         with self._changed:
             self._changed.wait_for(self._is_taken, timeout_s)
+
+    def _overtake(self, number: int) -> None:
+        """Routers take no table with a lower number than theirs: the registry may have been restored from a backup."""
+        self._registry.check_turn()
+        self._table = self._table.model_copy(update={"number": number + 1})
+
+    def _read_saved(self) -> RoutingTable:
+        try:
+            return RoutingTable.model_validate_json(self._store.read(SNAPSHOT))
+        except ObjectMissing:
+            log.info("no saved routing table yet")
+        except (OSError, ValueError):
+            log.warning("the saved routing table cannot be read; it is made from the records", exc_info=True)
+        return RoutingTable()
+
+    def _save(self) -> bool:
+        table = self._table
+        try:
+            self._store.write(SNAPSHOT, table.model_dump_json().encode())
+        except OSError as error:
+            if not self._store_away:
+                log.warning("the routing table is not saved, and is tried again (%s)", error)
+            self._store_away = True
+        else:
+            self._store_away = False
+        return not self._store_away and table is self._table
 
     def _is_taken(self) -> bool:
         return {number for number, _ in self._living().values()} == {self._table.number}
@@ -102,7 +152,7 @@ class RoutingTables:
         return max(1, living, expected if self._clock() < until else 0)
 
     def _build(self, coming: Mapping[str, Endpoint]) -> RoutingTable:
-        endpoints = self._registry.find(Endpoint)
+        endpoints = self._registry.find(Endpoint, deleted_at=None)
         known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
         # One that is being deleted has left: its name may be another's already.
         routes = {endpoint.id: _route(endpoint, self._starts) for endpoint in known if endpoint.state != "deleting"}

@@ -1,5 +1,7 @@
 """A first look at a folder of weights: its config.json tells the base model, the precision and the length."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ from app.core.errors import InvalidField
 from app.core.model_specs import Source
 from app.core.specs import Precision
 from app.settings import Settings
+from app.store.folders import Folder, FolderFile, fingerprint_of
 from app.store.sources import open_source
 from app.weights.quantization import read_scheme
 from app.weights.small_files import CONFIG_BYTES, read_object
@@ -27,12 +30,33 @@ class Probe:
     """The longest that the model was made for."""
 
 
-def probe(source: Source, base_model: str | None, catalog: Catalog, settings: Settings, param: str) -> Probe:
+@dataclass(frozen=True)
+class Listed:
+    """A folder and what is in it now."""
+
+    source: Source
+    folder: Folder
+    files: Sequence[FolderFile]
+
+    @property
+    def fingerprint(self) -> str:
+        """As of the folder that a model was imported from, see Model.listing."""
+        return fingerprint_of(self.files)
+
+
+def listed(source: Source, settings: Settings, param: str) -> Listed:
+    """The folder's listing. Raises InvalidField for `param` when there is none to be had."""
+    with _explained(param):
+        folder = open_source(source, settings)
+        return Listed(source, folder, folder.files())
+
+
+def probe(listed: Listed, base_model: str | None, catalog: Catalog, param: str) -> Probe:
     """Look into the folder; `base_model` is what the caller says it is of, or None.
 
-    Reads a listing and at most a megabyte. Raises InvalidField for `param` when that is not possible, or does not tell.
+    Reads at most a megabyte. Raises InvalidField for `param` when that is not possible, or does not tell.
     """
-    config = _read_config(source, settings, param)
+    config = _read_config(listed, param)
     precision, length = _precision(config, param), _length(config)
     if base_model is not None:
         return Probe(base_model, precision, length)
@@ -43,7 +67,7 @@ def probe(source: Source, base_model: str | None, catalog: Catalog, settings: Se
         return Probe(found[0].base_model, precision, length)
     found = found or possible(catalog.entries, config)
     # Models of one shape, or of which no shape is known: what the folder or the config is called may tell.
-    names = (source.uri.rstrip("/"), config.get("_name_or_path"))
+    names = (listed.source.uri.rstrip("/"), config.get("_name_or_path"))
     for entry in [catalog.find(name) for name in names if isinstance(name, str) and name]:
         if entry is not None and entry in found:
             return Probe(entry.base_model, precision, length)
@@ -59,18 +83,23 @@ def probe(source: Source, base_model: str | None, catalog: Catalog, settings: Se
     )
 
 
-def _read_config(source: Source, settings: Settings, param: str) -> dict[str, Any]:
+def _read_config(listed: Listed, param: str) -> dict[str, Any]:
+    file = next((file for file in listed.files if file.name == _CONFIG), None)
+    if file is None:
+        raise InvalidField(f"The folder has no {_CONFIG}.", param)
+    with _explained(param):
+        return read_object(listed.folder, file, CONFIG_BYTES)
+
+
+@contextmanager
+def _explained(param: str) -> Iterator[None]:
     try:
-        folder = open_source(source, settings)
-        file = next((file for file in folder.files() if file.name == _CONFIG), None)
-        if file is None:
-            raise InvalidField(f"The folder has no {_CONFIG}.", param)
-        return read_object(folder, file, CONFIG_BYTES)
+        yield
     except OSError as error:
         told = str(error) if type(error).__module__.startswith("app.") else type(error).__name__
         raise InvalidField(f"The folder cannot be read: {told}.", param) from None
     except ValueError as error:  # of the listing or the file; both tell only what is in the folder
-        raise InvalidField(f"{_CONFIG} cannot be read: {error}.", param) from None
+        raise InvalidField(f"The folder's files cannot be read: {error}.", param) from None
 
 
 def _length(config: dict[str, Any]) -> int | None:

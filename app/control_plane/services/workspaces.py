@@ -1,10 +1,12 @@
 """Workspaces: the tenants. Everything else belongs to one."""
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from app.control_plane.services.events import event
+from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.keys import ADMIN_KEY_ID, Keys
 from app.core.errors import Conflict, NotFound
@@ -14,6 +16,8 @@ from app.core.records import DEFAULT_WORKSPACE, ApiKey, Endpoint, Job, Member, M
 from app.store.database import Registry
 
 MAX_WORKSPACES = 1000
+
+log = logging.getLogger("ray.serve")
 
 
 class Workspaces:
@@ -40,7 +44,7 @@ class Workspaces:
         if self._registry.get(Workspace, DEFAULT_WORKSPACE) is None:
             self._registry.put(Workspace(id=DEFAULT_WORKSPACE, created_at=self._now(), name=DEFAULT_WORKSPACE))
 
-    def create(self, name: str) -> tuple[Workspace, ApiKey, str]:
+    def create(self, name: str, proof: Proof = no_proof) -> tuple[Workspace, ApiKey, str]:
         """A new workspace, the record of its first admin key, and that key, which nobody can see again.
 
         Raises Conflict: name taken, too many.
@@ -55,11 +59,13 @@ class Workspaces:
                 raise Conflict(f"There are {count} workspaces already, and may be {MAX_WORKSPACES}.")
             issued = event(workspace.id, record.id, "issued", f"admin key {record.prefix}...")
             created = event(DEFAULT_WORKSPACE, workspace.id, "created", f"workspace {name}")
-            self._registry.put(workspace, record, issued, created)
+            self._registry.put(workspace, record, issued, created, *proof(workspace.id))
         self._changed()
         return workspace, record, key
 
-    def issue_admin_key(self, workspace_id: str, description: str, *, alone: bool) -> tuple[ApiKey, str]:
+    def issue_admin_key(
+        self, workspace_id: str, description: str, proof: Proof = no_proof, *, alone: bool
+    ) -> tuple[ApiKey, str]:
         """Another admin key, for a workspace that has lost its own: its record, and the key itself, shown once.
 
         `alone`: the workspace's other admin keys end now. Raises NotFound, and Conflict when there are too many.
@@ -70,7 +76,7 @@ class Workspaces:
                 for key in self._keys.find(workspace.id):
                     if key.role == "admin" and key.id != ADMIN_KEY_ID:
                         self._keys.revoke(workspace.id, key.id)
-            return self._keys.issue(workspace.id, "admin", description)
+            return self._keys.issue(workspace.id, "admin", description, proof=proof)
 
     def find(self) -> list[Workspace]:
         """All workspaces, oldest first."""
@@ -91,16 +97,25 @@ class Workspaces:
         workspace = self.get(workspace_id)
         if workspace.id == DEFAULT_WORKSPACE:
             raise Conflict("The first workspace cannot be deleted.")
-        self._check_empty(workspace)
-        for job in self._jobs.find(workspace.id):  # not in the lock: it waits for the object store
-            self._jobs.delete(workspace.id, job.id)
         with self._lock:
             self._check_empty(workspace)
-            kinds: tuple[type[ApiKey] | type[Member] | type[Job], ...] = (ApiKey, Member, Job)
+            jobs = self._jobs.find(workspace.id)
+            kinds: tuple[type[ApiKey] | type[Member], ...] = (ApiKey, Member)
             owned = [record for kind in kinds for record in self._registry.find(kind, workspace=workspace.id)]
-            self._registry.delete(*owned, workspace)
-            self._registry.put(event(DEFAULT_WORKSPACE, workspace.id, "deleted", f"workspace {workspace.name}"))
+            note = event(DEFAULT_WORKSPACE, workspace.id, "deleted", f"workspace {workspace.name}")
+            self._registry.change(put=[note], delete=[*jobs, *owned, workspace])
         self._changed()
+        self._delete_files(jobs)
+
+    def _delete_files(self, jobs: Sequence[Job]) -> None:
+        """Not in the lock: it waits for the object store."""
+        for place, job in enumerate(jobs):
+            try:
+                self._jobs.delete_files(job)
+            except OSError as error:
+                left = ", ".join(left.id for left in jobs[place:])
+                log.warning("files of jobs whose workspace is gone stay in the object store: %s (%s)", left, error)
+                return
 
     def _check_empty(self, workspace: Workspace) -> None:
         endpoints = self._registry.find(Endpoint, workspace=workspace.id)
