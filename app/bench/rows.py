@@ -16,6 +16,8 @@ UNITS = {
     "_pct": "% of a core",
     "token_s": "s",
     "70b_s": "s",
+    "p95_s": "s",
+    "extra_s": "s",
 }
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from app import processes
 from app.bench import arms, idle
+from app.bench.elastic import measure_elastic
 from app.bench.limits import Row, in_words
 from app.bench.load import Figures, measure
 from app.bench.records import measure_records
@@ -62,6 +63,11 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         ours[f"output_tokens_per_s_c{TRIAL_LEVEL}_vs_default"] = ours[f"output_tokens_per_s_c{TRIAL_LEVEL}"]
         time.sleep(idle.SETTLE_S)
         _put(plain, "engine_{}_vs_default", *idle.cost(processes.marked(started.run_id)))
+    say("endpoints that sleep, wake and get more units")
+    with arms.platform(settings, ours_threads, model):
+        wakes, elastic = measure_elastic(settings, rounds, say)
+    ours |= wakes
+    plain |= dict.fromkeys(wakes, plain["start_to_first_token_s"])
     say("bare Ray with Serve and one empty deployment")
     _put(plain, "idle_{}", *idle.bare_ray(settings, free_port()))
     say("uploads, against plain boto3")
@@ -73,7 +79,7 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
         ours |= ours_upload
         plain |= plain_upload
     say("validation of a folder shaped like a 70B model")
-    ours_alone = measure_70b(settings.run_dir, rounds)
+    ours_alone = elastic | measure_70b(settings.run_dir, rounds)
     say("a thousand endpoints in the control plane")
     ours_alone |= measure_records(rounds)
     table = rows(ours, plain) + rows_alone(ours_alone)

@@ -10,7 +10,10 @@ from app.bench.rows import rows, rows_alone
 
 @pytest.mark.parametrize(
     ("name", "limit_ms"),
-    [("list_1000_endpoints_p99_ms", 50), ("reconcile_1000_endpoints_ms", 200), ("routing_table_push_1000_ms", 100)],
+    [
+        ("scale_up_p95_s", 2), ("idle_to_zero_extra_s", 2), ("refusal_p99_ms", 50), ("list_1000_endpoints_p99_ms", 50),
+        ("reconcile_1000_endpoints_ms", 200), ("routing_table_push_1000_ms", 100),
+    ],  # fmt: skip
 )
 def test_a_row_that_is_over_its_limit_says_so(name: str, limit_ms: float) -> None:
     (within,) = rows_alone({name: [limit_ms - 0.1, 9999.0, 0.0]})  # their median counts
@@ -27,6 +30,8 @@ def test_a_row_that_is_over_its_limit_says_so(name: str, limit_ms: float) -> Non
         ("output_tokens_per_s_c16", 95.0, 100.0, "reached: ratio at least 0.95"),
         ("output_tokens_per_s_c16", 94.0, 100.0, "NOT reached: ratio at least 0.95"),
         ("upload_mib_per_s", 89.0, 100.0, "NOT reached: ratio at least 0.9"),
+        ("wake_to_first_token_s", 60.0, 120.0, "reached: ratio at most 0.5"),
+        ("wake_standby_to_first_token_s", 25.0, 120.0, "NOT reached: ratio at most 0.2"),
         ("ttft_p50_ms_c1", 215.0, 200.0, "reached: more at most 15"),
         ("ttft_p50_ms_c1", 216.0, 200.0, "NOT reached: more at most 15"),
         ("idle_pss_bytes", 2.0 * (400 << 20), 1.0 * (400 << 20), "reached: more at most 419,430,400"),

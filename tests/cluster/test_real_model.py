@@ -9,7 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.cluster.conftest import MODEL, Platform, until
+from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -80,6 +80,30 @@ def test_killing_vllms_core_ends_its_streams_with_an_error_and_another_engine_an
     assert platform.wait_for("demo", "healthy")
     assert not set(platform.engine_pids("demo")) & set(before)
     assert not any(path.exists() for path in sockets)
+
+
+@pytest.fixture
+def sleepy(platform: Platform) -> Iterator[None]:
+    """The demo endpoint may sleep while the test lasts; no unit restarts for it."""
+    scale = {"min_units": 0, "max_units": 1, "idle_to_zero_s": 10}
+    platform.deploy(DEMO | {"scale": scale}, STEADY, CRASHING, simulations=SIMULATIONS)
+    yield
+    platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
+    platform.wait_for("demo", "healthy")
+
+
+def test_it_sleeps_while_nobody_calls_and_a_request_wakes_it(platform: Platform, sleepy: None) -> None:
+    """The one who waits is an ordinary client, which does not notice the heartbeats."""
+    endpoint_id = platform.endpoint("demo")["id"]
+    until(lambda: platform.endpoint("demo")["state"] == "sleeping", "the demo endpoint to sleep")
+    until(lambda: not platform.engine_pids("demo"), "its engine to end")
+    started = platform.units_started(endpoint_id)
+    stream = platform.openai.chat.completions.create(
+        model="demo", messages=QUESTION, temperature=0, max_tokens=32, stream=True,  # type: ignore[call-overload]
+    )  # fmt: skip
+    text = "".join(event.choices[0].delta.content or "" for event in stream if event.choices)
+    assert "Paris" in text
+    assert platform.units_started(endpoint_id) == started + 1
 
 
 @pytest.fixture

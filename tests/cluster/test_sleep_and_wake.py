@@ -1,0 +1,199 @@
+"""Endpoints that sleep and wake on a real cluster, and lose nothing on the way down or up."""
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
+from tests.soak import record
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+IDLE_S = 10
+START_S = 90
+"""For a unit on a small machine that is busy."""
+AT_ONCE = 50
+FALLS = 5
+SOAK_FALLS = 200
+SOAK_SLEEPERS = 4
+LATEST_FALL_S = 4.0
+"""After the time that is set: by then it sleeps."""
+TOKENS = 3
+STREAMS, STREAM_TOKENS = 8, 800
+SIMULATION = {"between_tokens_s": 0.05}
+
+
+def sleeper(name: str = "sleeper", **scale: Any) -> dict[str, Any]:
+    wish = {"min_units": 0, "max_units": 1, "idle_to_zero_s": IDLE_S, "drain_s": 60} | scale
+    return {"name": name, "model": MODEL, "scale": wish}
+
+
+def deploy(platform: Platform, *endpoints: dict[str, Any]) -> None:
+    """Beside those that are always there; what was there before and is not among them goes."""
+    simulations = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints}
+    platform.deploy(DEMO, STEADY, CRASHING, *endpoints, simulations=simulations)
+    kept = {endpoint["name"] for endpoint in (DEMO, STEADY, CRASHING, *endpoints)}
+
+    def settled() -> bool:
+        listed = platform.http.get("/platform/v1/endpoints").json()["data"]
+        return {endpoint["name"] for endpoint in listed} == kept
+
+    until(settled, "the endpoints that were deployed")
+
+
+@pytest.fixture(scope="module")
+def endpoint_id(platform: Platform) -> Iterator[str]:
+    """Of an endpoint with one unit at most."""
+    deploy(platform, sleeper())
+    yield platform.endpoint("sleeper")["id"]
+    deploy(platform)
+
+
+class Caller:
+    """Somebody who streams an answer."""
+
+    def __init__(self, platform: Platform, endpoint_id: str, max_tokens: int = TOKENS):
+        self._platform = platform
+        messages = [{"role": "user", "content": "hi"}]
+        self._body = {"model": endpoint_id, "messages": messages, "max_tokens": max_tokens, "stream": True}
+        self.text = ""
+        self.first_byte = threading.Event()
+
+    def ask(self, **headers: str) -> httpx.Response:
+        """Read the answer to its end."""
+        key = f"Bearer {self._platform.key}"
+        with (
+            httpx.Client(base_url=self._platform.base_url, timeout=START_S + 60, trust_env=False) as client,
+            client.stream(
+                "POST", "/v1/chat/completions", json=self._body, headers={"authorization": key, **headers}
+            ) as answer,
+        ):
+            for piece in answer.iter_text():
+                self.text += piece
+                self.first_byte.set()
+        return answer
+
+    @property
+    def complete(self) -> bool:
+        """Whether every token came, and the end."""
+        events = [line.removeprefix("data: ") for line in self.text.splitlines() if line.startswith("data: ")]
+        made = [event for event in events[:-1] if json.loads(event)["choices"][0]["delta"]["content"]]
+        return len(made) == self._body["max_tokens"] and events[-1] == "[DONE]"
+
+
+def running_units(platform: Platform, name: str) -> int:
+    return int(platform.endpoint(name)["units"]["running"])
+
+
+def asleep(platform: Platform, name: str = "sleeper") -> None:
+    """Until it sleeps and nothing of it is left."""
+    platform.wait_for(name, "sleeping")
+    until(lambda: not platform.engine_pids(name), "the engine to end")
+
+
+def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform: Platform, endpoint_id: str) -> None:
+    asleep(platform)
+    started = platform.units_started(endpoint_id)
+    callers = [Caller(platform, endpoint_id) for _ in range(AT_ONCE)]
+    together = threading.Barrier(AT_ONCE)
+
+    def ask(caller: Caller) -> int:
+        together.wait(30)
+        return caller.ask().status_code
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        statuses = list(threads.map(ask, callers))
+    assert Counter(statuses) == {200: AT_ONCE}
+    assert all(caller.complete for caller in callers)
+    assert platform.units_started(endpoint_id) == started + 1
+
+
+def test_who_does_not_wait_is_told_when_to_come_back_and_finds_it_awake(platform: Platform, endpoint_id: str) -> None:
+    asleep(platform)
+    refused = Caller(platform, endpoint_id).ask(**{"x-modelunit-wake": "fail"})
+    assert refused.status_code == 503
+    assert 1 <= int(refused.headers["retry-after"]) <= START_S
+    until(lambda: running_units(platform, "sleeper") == 1, "a unit", START_S)
+    caller = Caller(platform, endpoint_id)
+    assert caller.ask(**{"x-modelunit-wake": "fail"}).status_code == 200
+    assert caller.complete
+
+
+def test_one_that_is_woken_by_hand_wakes(platform: Platform, endpoint_id: str) -> None:
+    asleep(platform)
+    assert platform.http.post(f"/platform/v1/endpoints/{endpoint_id}:wake").status_code == 202
+    until(lambda: running_units(platform, "sleeper") == 1, "a unit", START_S)
+
+
+def around_the_fall(platform: Platform, endpoint_id: str, offsets_s: list[float]) -> Counter[str]:
+    """Ask again so long after the last answer plus IDLE_S, each time; what became of these requests."""
+    total: Counter[str] = Counter()
+    Caller(platform, endpoint_id).ask()
+    for offset_s in offsets_s:
+        time.sleep(IDLE_S + offset_s)
+        caller, began = Caller(platform, endpoint_id), time.monotonic()
+        answer = caller.ask()
+        took_s = time.monotonic() - began
+        total["requests"] += 1
+        total["answered"] += answer.status_code == 200 and caller.complete
+        total["found_it_awake"] += took_s < 1
+    return total
+
+
+def test_a_request_around_the_fall_to_sleep_is_not_lost(platform: Platform, endpoint_id: str) -> None:
+    offsets_s = [LATEST_FALL_S * number / (FALLS - 1) for number in range(FALLS)]
+    total = around_the_fall(platform, endpoint_id, offsets_s)
+    assert total["answered"] == total["requests"] == FALLS
+    assert total["found_it_awake"] < FALLS  # or it never fell
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(5400)
+def test_requests_around_many_falls_are_not_lost(platform: Platform) -> None:
+    names = [f"sleeper-{number}" for number in range(SOAK_SLEEPERS)]
+    deploy(platform, *map(sleeper, names))
+    draws = random.Random(0)
+    trials = [
+        (
+            platform.endpoint(name)["id"],
+            [draws.uniform(-0.5, LATEST_FALL_S) for _ in range(SOAK_FALLS // SOAK_SLEEPERS)],
+        )
+        for name in names
+    ]
+    with ThreadPoolExecutor(SOAK_SLEEPERS) as threads:
+        totals = threads.map(lambda trial: around_the_fall(platform, *trial), trials)
+        total = sum(totals, Counter[str]())
+    record("falls_to_sleep", total)
+    deploy(platform)
+    assert total["answered"] == total["requests"] == SOAK_FALLS
+    assert 0 < total["found_it_awake"] < SOAK_FALLS
+
+
+def test_a_unit_that_goes_while_both_stream_loses_no_token(platform: Platform) -> None:
+    scale = {"idle_to_zero_s": 300, "target_concurrency": 4}
+    deploy(platform, sleeper("pair", max_units=2, **scale))
+    endpoint_id = until(lambda: platform.endpoint("pair")["id"], "the endpoint")
+    callers = [Caller(platform, endpoint_id, STREAM_TOKENS) for _ in range(2 * STREAMS)]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        first = [threads.submit(caller.ask) for caller in callers[:STREAMS]]  # more than one unit is to have
+        until(lambda: running_units(platform, "pair") == 2, "two units", START_S)
+        second = [threads.submit(caller.ask) for caller in callers[STREAMS:]]  # these go to whichever has less to do
+        assert all(caller.first_byte.wait(30) for caller in callers)
+        deploy(platform, sleeper("pair", max_units=1, **scale))
+        until(lambda: running_units(platform, "pair") == 1, "a unit to go")
+        under_way = [answer for answer in second if not answer.done()]
+        assert len(under_way) == STREAMS
+        assert len(platform.engine_pids("pair")) == 2  # the one that goes has something to finish
+        statuses = [answer.result().status_code for answer in (*first, *second)]
+    assert Counter(statuses) == {200: 2 * STREAMS}
+    assert all(caller.complete for caller in callers)
+    until(lambda: len(platform.engine_pids("pair")) == 1, "the other one to end")
+    deploy(platform)
