@@ -30,9 +30,14 @@ def belongings(platform: Platform) -> dict[str, Any]:
     }
 
 
+def settled(endpoints: dict[str, Any]) -> dict[str, Any] | None:
+    """None while one of them is still leaving."""
+    return None if any(endpoint["state"] == "deleting" for endpoint in endpoints.values()) else endpoints
+
+
 def kill_the_router(platform: Platform, callers: Callers) -> None:
     """Kill it, and wait for the next one. Callers may fail meanwhile only, and nothing is lost or made twice."""
-    before = until(lambda: belongings(platform), "the control plane")
+    before = until(lambda: settled(belongings(platform)), "what earlier tests deleted to be gone")
     assert len(before) >= 3
     assert all(endpoint["engines"] for endpoint in before.values())
     (router,) = platform.listening_routers()

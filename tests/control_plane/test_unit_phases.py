@@ -168,7 +168,8 @@ def test_a_failed_start_looks_for_other_weights(
     starting.reconciler.step()
     assert not adopted
     clock.now += 61
-    starting.reconciler.step()
+    starting.reconciler.step()  # takes away what failed
+    starting.reconciler.step()  # and looks before it deploys again
     assert adopted == [clock.now]
 
 

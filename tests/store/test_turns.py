@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ THREADS = 4
 TAKEOVERS = 6
 AHEAD = 25
 """Writes that a writer gets in before the next one takes over."""
+PAUSE_S = 0.01
+"""Between two writes of a thread: SQLite has no queue, without a gap the one that follows might never get in."""
 
 OpenRegistry = Callable[[], Registry]
 
@@ -105,6 +108,7 @@ class Writer:
             with self._counted:
                 self._count += 1
                 self._counted.notify_all()
+            time.sleep(PAUSE_S)
         raise AssertionError("nobody took over")
 
     def wait_for_some(self) -> None:
