@@ -179,7 +179,10 @@ def _answer(
     connection, _ = listener.accept()
     with connection:
         try:
-            job = read(_first_line(connection))
+            line = _first_line(connection)
+            if not line:
+                return True  # it only wanted to know whether somebody is here
+            job = read(line)
             child = os.fork()
         except Exception:
             log.exception("a request was refused")
@@ -204,6 +207,8 @@ def _first_line(connection: socket.socket) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
         part = connection.recv(65536)
+        if not part and not line:
+            break
         if not part or len(line) > REQUEST_LIMIT_BYTES:
             raise ConnectionError("no whole line came")
         line += part

@@ -82,7 +82,8 @@ def test_from_a_folder_to_an_answer_and_away(platform: Platform, base_url: str, 
     assert heard[-1] == ("healthy", "")
     assert {state for state, _ in heard} <= {"scheduling", "healthy"}
     shown = endpoint.refresh()
-    assert (shown["name"], shown["scale"]) == ("mine", {"min_units": 1, "max_units": 2})
+    scale = shown["scale"]
+    assert (shown["name"], scale["min_units"], scale["max_units"]) == ("mine", 1, 2)
     asked = json.loads(endpoint.chat("Hello", max_tokens=5))
     assert asked == {
         "max_tokens": 5,

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -111,6 +112,16 @@ def test_trouble_is_logged_and_the_next_is_served(run_dir: Path, line: str, logg
     connection.close()
     assert said == "next"
     until(lambda: logged in log_of(run_dir).read_text())
+
+
+def test_who_only_looks_whether_it_is_there_is_no_trouble(run_dir: Path):
+    for _ in range(2):
+        with contextlib.suppress(TimeoutError):
+            SERVER.connect(run_dir, 0, lambda: SERVER.start(run_dir, os.environ)).close()
+    connection, (_, said) = ask(run_dir, "echo next")
+    connection.close()
+    assert said == "next"
+    assert "refused" not in log_of(run_dir).read_text()
 
 
 def test_its_log_stays_small(run_dir: Path):

@@ -1,7 +1,7 @@
 """What elastic endpoints are measured by: more units, sleep, wake, refusals, and what one costs that sleeps.
 
-The wakes are those of the demo endpoint with vLLM. All else runs the simulated engine, for it is about the platform, and
-an engine that works would take the machine from it.
+The wakes are those of the demo endpoint with vLLM. All else runs the simulated engine, for it is about the platform,
+and an engine that works would take the machine from it.
 """
 
 import contextlib

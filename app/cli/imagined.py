@@ -105,7 +105,8 @@ def _rules(endpoint: dict[str, Any], scale: dict[str, Any], machine: MachineType
 
 
 def _machine(shown: dict[str, Any]) -> MachineType:
-    return MachineType.model_validate_json(json.dumps({name: shown[name] for name in MachineType.model_fields}))
+    known = {name: shown[name] for name in MachineType.model_fields if name in shown}  # quotas are not shown
+    return MachineType.model_validate_json(json.dumps(known))
 
 
 def _every_minute(found: Rows) -> Rows:

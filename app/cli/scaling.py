@@ -7,10 +7,9 @@ import typer
 
 from app.cli.api import Api, Rows
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
-from app.cli.endpoint_reports import Since
 from app.cli.imagined import imagine
 from app.cli.terminal import AsJson, Limit, errors, output, printable, show
-from app.cli.times import Until
+from app.cli.times import Since, Until
 from app.cli.waiting import wait_for_endpoint
 from app.core.scaling import decided_again, explain
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+HEARD_S = 5.0
+"""For so long at most a request is seen after it has ended."""
 CLEAR = 1e-9
 """What floating point may add to a load that fits exactly."""
 
@@ -29,7 +31,10 @@ class Signals:
     """That run. `target - units` more are starting and count as capacity."""
     target: int
     idle_s: float | None = None
-    """Since the last request at any unit, as the units tell it: they miss none, however short. None: not told."""
+    """Since the last request at any unit that runs, as the units tell it: they miss none, however short.
+
+    None: not told, or none of them has had a request.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,14 @@ def _inside(target: int, rules: Rules) -> tuple[int, str]:
 
 
 def _idle_since(seen: Signals, since_s: float | None) -> float | None:
-    return _since(seen.at_s, since_s if seen.idle_s is None else seen.at_s - seen.idle_s)
+    """When the last request ended: what units tell, but never less than was known before.
+
+    The unit that had it may be gone by now. Where nothing was known there were requests just now.
+    """
+    if seen.idle_s is None:
+        return _since(seen.at_s, since_s)
+    known = seen.at_s - HEARD_S if since_s is None else since_s
+    return _since(seen.at_s, max(known, seen.at_s - seen.idle_s))
 
 
 def _since(now_s: float, since_s: float | None) -> float | None:

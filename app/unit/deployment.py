@@ -20,6 +20,7 @@ from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
+from app.unit import engine_host
 from app.unit.accelerators import driver_version
 from app.unit.autoscaling import autoscaling_options
 from app.unit.control_plane import ControlPlaneForUnit, this_unit
@@ -37,6 +38,8 @@ HEALTH_CHECK_TIMEOUT_S = 30.0
 DRAIN_TIMEOUT_S = 600.0
 START_ATTEMPTS = 1
 """An engine that cannot start fails the same way twice; the reconciler tries again when something changed."""
+MOST_QUEUED = 100_000
+"""In each router's handle: the most that `limits.max_queued` allows, for it is the routers that bound queues."""
 ENGINE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 DEPLOYMENT = "unit"
 
@@ -89,8 +92,9 @@ class ModelUnit:
         """Have the weights on this node and everything ready to launch. Raises EngineStartError."""
         spec = self._spec
         check_driver(spec)
-        model_dir = ""
+        launch = launch_of(spec, log_file)
         if spec.simulation is None:
+            engine_host.prepare(settings.run_dir)  # it imports while weights are fetched
             # Kept for the unit's life: while it runs, its files are not removed to make room.
             self._weights = fetch(
                 store,
@@ -102,8 +106,9 @@ class ModelUnit:
             folder = self._weights.folder
             if problems := check_folder(folder):
                 raise EngineStartError("; ".join(problems))
-            model_dir = str(folder)
-        return launch_of(spec, model_dir, log_file)
+            places = {"model_dir": str(folder), "compiled_dir": str(self._weights.compiled)}
+            launch = launch.model_copy(update=places)
+        return launch
 
     def _phase(self) -> str:
         if self._spec.simulation or hasattr(self, "_weights"):
@@ -157,8 +162,11 @@ def check_driver(spec: UnitSpec) -> None:
         raise EngineStartError(problem)
 
 
-def launch_of(spec: UnitSpec, model_dir: str, log_file: Path) -> EngineLaunch:
-    """What this replica's engine is told. Raises EngineStartError for a unit over machines outside of any cluster."""
+def launch_of(spec: UnitSpec, log_file: Path) -> EngineLaunch:
+    """What this replica's engine is told, but for where its model lies.
+
+    Raises EngineStartError for a unit over machines outside of any cluster.
+    """
     group, environment = None, {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
     if not spec.cards:
         environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray is about to leave the variable alone where it gives no cards
@@ -169,7 +177,7 @@ def launch_of(spec: UnitSpec, model_dir: str, log_file: Path) -> EngineLaunch:
     return EngineLaunch(
         kind="simulated" if spec.simulation else "vllm",
         endpoint_id=spec.endpoint_id,
-        model_dir=model_dir,
+        model_dir="",
         **(settings | {"threads": spec.threads or os.cpu_count()}),
         log_file=str(log_file),
         environment=environment,
@@ -199,7 +207,7 @@ def build(
         _internal=True,
         version=version,
         max_ongoing_requests=spec.max_num_seqs * 4,
-        max_queued_requests=spec.max_num_seqs * 8,
+        max_queued_requests=MOST_QUEUED,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=drain_s,

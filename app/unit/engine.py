@@ -28,6 +28,8 @@ class Simulation(BaseModel):
     between_tokens_s: float = 0.005
     fail_start: str | None = None
     """The engine refuses to start, for this reason."""
+    fail_start_while: str | None = None
+    """Only while there is a file of this name."""
     die_after_tokens: int | None = None
     """The engine process kills itself once it has made this many tokens in all."""
     stall_after_tokens: int | None = None
@@ -69,6 +71,8 @@ class EngineLaunch(EngineSettings):
     kind: Literal["vllm", "simulated"] = "vllm"
     endpoint_id: str
     model_dir: str
+    compiled_dir: str = ""
+    """Where what is compiled for the model is kept for the next start; empty: wherever the engine likes."""
     log_file: str
     environment: dict[str, str] = {}
     """Variables of the unit that the engine must see, such as the GPUs Ray gave it."""

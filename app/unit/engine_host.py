@@ -6,6 +6,7 @@ is done once per node: a forked engine is ready in a few seconds, and all engine
     python -m app.unit.engine_host RUN_DIR [--preload]
 """
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -34,6 +35,12 @@ def connect(run_dir: Path, timeout_s: float) -> socket.socket:
     Raises TimeoutError when none answers in time.
     """
     return SERVER.connect(run_dir, timeout_s, lambda: start(run_dir, os.environ, preload=False))
+
+
+def prepare(run_dir: Path) -> None:
+    """See to it that this node's engine host is there, or is about to be with vLLM imported. Does not wait."""
+    with contextlib.suppress(TimeoutError):
+        SERVER.connect(run_dir, 0, lambda: start(run_dir, os.environ, preload=True)).close()
 
 
 def start(run_dir: Path, environment: Mapping[str, str], *, preload: bool) -> None:

@@ -5,10 +5,11 @@ import json
 import os
 import signal
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 from app.core.errors import EngineStartError
 from app.core.reports import EngineStats
-from app.unit.engine import EngineLaunch, Head
+from app.unit.engine import EngineLaunch, Head, Simulation
 from app.unit.engine_tally import EngineTally, Usage
 
 
@@ -27,8 +28,8 @@ class SimulatedEngine:
     async def start(cls, launch: EngineLaunch) -> "SimulatedEngine":
         """Wait as long as told, then serve or fail as told."""
         await asyncio.sleep(launch.simulation.start_s)
-        if launch.simulation.fail_start:
-            raise EngineStartError(launch.simulation.fail_start)
+        if reason := _cannot_start(launch.simulation):
+            raise EngineStartError(reason)
         return cls(launch)
 
     async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
@@ -85,3 +86,7 @@ class SimulatedEngine:
 
     def close(self) -> None:
         """See Engine.close."""
+
+
+def _cannot_start(sim: Simulation) -> str | None:
+    return sim.fail_start if sim.fail_start_while is None or Path(sim.fail_start_while).exists() else None

@@ -7,11 +7,12 @@ import asyncio
 import logging
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import torch
 import vllm.model_executor.models.llama
+import vllm.model_executor.models.registry
 import vllm.platforms
 import vllm.renderers.hf
 import vllm.v1.attention.backends.cpu_attn
@@ -77,6 +78,15 @@ class LoneWorker:
         torch.distributed.destroy_process_group()
 
 
+def _load_here(load: Callable[[], Any]) -> Any:
+    """What vLLM asks another process for, in this one.
+
+    It looks at a model class that it has not seen on this machine in a process that imports all of vLLM, ten seconds
+    long, lest a GPU be touched here. On a CPU nothing is touched.
+    """
+    return load()
+
+
 def without_prompts(record: logging.LogRecord) -> bool:
     """A filter for vLLM's own loggers: a chat template that refuses a request may repeat it in its reason."""
     if record.levelno >= logging.WARNING:
@@ -106,6 +116,10 @@ class VLLMEngine:
             VLLM_CPU_OMP_THREADS_BIND="nobind",  # else every engine on the machine picks the same core
             VLLM_NO_USAGE_STATS="1",
         )
+        if on_cpu():
+            # What vLLM saves of a whole compiled model it cannot load again on CPU; inductor's parts it can.
+            os.environ["VLLM_USE_AOT_COMPILE"] = "0"
+            vllm.model_executor.models.registry._run_in_subprocess = _load_here
         args = AsyncEngineArgs(
             model=launch.model_dir,
             worker_extension_cls=f"{__name__}.LoneWorker" if on_cpu() else "",
@@ -122,6 +136,10 @@ class VLLMEngine:
             enable_log_requests=False,
         )
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        if launch.compiled_dir:  # only now, for until here vLLM reads what it knows of all models
+            os.environ.update(
+                VLLM_CACHE_ROOT=launch.compiled_dir, TORCHINDUCTOR_CACHE_DIR=f"{launch.compiled_dir}/inductor"
+            )
         if launch.placement_group:
             config.parallel_config.placement_group = placement_group(launch.placement_group, launch.ranks)
         if on_cpu():

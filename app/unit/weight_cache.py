@@ -39,6 +39,11 @@ class Weights:
         self._entry = entry
         self._use = use
 
+    @property
+    def compiled(self) -> Path:
+        """A folder for what engines compile for these files, which goes when they go."""
+        return self._entry.path / "compiled"
+
     def close(self) -> None:
         """The files may go when room is wanted. What is mapped into memory stays readable even then."""
         if not self._use.closed:

@@ -1,6 +1,7 @@
 """One version in a node's weight cache: its files, who uses them, what has been checked of them.
 
     DIGEST/files/           the version's files; absent where the object store itself is on this machine
+           compiled/        what engines have compiled for them: the next start has it
            lock             held by whoever fills, checks or removes
            use              held, shared, by every process that uses the files; its time says when last
            checked.json     which files had their sha256 compared

@@ -16,7 +16,8 @@ class WorkInHand:
         self._clock = clock
         self._calls = 0
         self._tokens = 0
-        self._quiet_since = clock()
+        self._quiet_since: float | None = None
+        """The end of the last call; None before the first has ended."""
 
     @contextlib.contextmanager
     def call(self, body_bytes: int = 0) -> Iterator[None]:
@@ -32,5 +33,11 @@ class WorkInHand:
             self._quiet_since = self._clock()
 
     def stats(self) -> dict[str, float]:
-        """Tokens of the prompts in hand, about, and how long there has been no call."""
-        return {"tokens": self._tokens, "idle_s": 0.0 if self._calls else self._clock() - self._quiet_since}
+        """Tokens of the prompts in hand, about, and how long there has been no call; of that nothing before the first.
+
+        A unit that has just come, and was not needed in the end, does not put off sleep.
+        """
+        if self._calls:
+            return {"tokens": self._tokens, "idle_s": 0.0}
+        idle = {} if self._quiet_since is None else {"idle_s": self._clock() - self._quiet_since}
+        return {"tokens": self._tokens, **idle}

@@ -89,7 +89,7 @@ def test_wakes_are_timed_from_nothing_and_from_a_standby(stage: PlayedStage) -> 
 
 def test_one_that_sleeps_too_early_gives_no_figures(stage: PlayedStage) -> None:
     stage.late_s = -1.0
-    with pytest.raises(RuntimeError, match="1.0 s early"):
+    with pytest.raises(RuntimeError, match=r"1\.0 s early"):
         measure_wakes(stage, 1, lambda _: None)
 
 

@@ -11,9 +11,13 @@ from app.bench.rows import rows, rows_alone
 @pytest.mark.parametrize(
     ("name", "limit_ms"),
     [
-        ("scale_up_p95_s", 2), ("idle_to_zero_extra_s", 2), ("refusal_p99_ms", 50), ("list_1000_endpoints_p99_ms", 50),
-        ("reconcile_1000_endpoints_ms", 200), ("routing_table_push_1000_ms", 100),
-    ],  # fmt: skip
+        ("scale_up_p95_s", 2),
+        ("idle_to_zero_extra_s", 2),
+        ("refusal_p99_ms", 50),
+        ("list_1000_endpoints_p99_ms", 50),
+        ("reconcile_1000_endpoints_ms", 200),
+        ("routing_table_push_1000_ms", 100),
+    ],
 )
 def test_a_row_that_is_over_its_limit_says_so(name: str, limit_ms: float) -> None:
     (within,) = rows_alone({name: [limit_ms - 0.1, 9999.0, 0.0]})  # their median counts

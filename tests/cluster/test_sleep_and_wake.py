@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,9 +37,9 @@ def sleeper(name: str = "sleeper", **scale: Any) -> dict[str, Any]:
     return {"name": name, "model": MODEL, "scale": wish}
 
 
-def deploy(platform: Platform, *endpoints: dict[str, Any]) -> None:
+def deploy(platform: Platform, *endpoints: dict[str, Any], **simulations: dict[str, Any]) -> None:
     """Beside those that are always there; what was there before and is not among them goes."""
-    simulations = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints}
+    simulations = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints} | simulations
     platform.deploy(DEMO, STEADY, CRASHING, *endpoints, simulations=simulations)
     kept = {endpoint["name"] for endpoint in (DEMO, STEADY, CRASHING, *endpoints)}
 
@@ -177,10 +178,31 @@ def test_requests_around_many_falls_are_not_lost(platform: Platform) -> None:
     assert 0 < total["found_it_awake"] < SOAK_FALLS
 
 
+def test_who_waits_for_a_wake_that_fails_is_told_in_the_engines_own_words(platform: Platform, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    deploy(platform, sleeper("moody"), moody={"fail_start": "no memory is left", "fail_start_while": str(broken)})
+    endpoint_id = until(lambda: platform.endpoint("moody")["id"], "the endpoint")
+    asleep(platform, "moody")
+    broken.touch()
+    callers = [Caller(platform, endpoint_id) for _ in range(3)]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        answers = list(threads.map(Caller.ask, callers))
+    print([c.text for c in callers], platform.events("moody"))
+    assert [answer.status_code for answer in answers] == [503] * len(callers)
+    assert all("no memory is left" in caller.text for caller in callers)
+    assert "no memory is left" in platform.endpoint("moody")["reason"]
+    broken.unlink()
+    caller = Caller(platform, endpoint_id)
+    until(lambda: platform.endpoint("moody")["state"] in ("healthy", "sleeping"), "the endpoint to serve again")
+    assert caller.ask().status_code == 200
+    assert caller.complete
+    deploy(platform)
+
+
 def test_a_unit_that_goes_while_both_stream_loses_no_token(platform: Platform) -> None:
     scale = {"idle_to_zero_s": 300, "target_concurrency": 4}
     deploy(platform, sleeper("pair", max_units=2, **scale))
-    endpoint_id = until(lambda: platform.endpoint("pair")["id"], "the endpoint")
+    endpoint_id = platform.wait_for("pair", "healthy")["id"]
     callers = [Caller(platform, endpoint_id, STREAM_TOKENS) for _ in range(2 * STREAMS)]
     with ThreadPoolExecutor(len(callers)) as threads:
         first = [threads.submit(caller.ask) for caller in callers[:STREAMS]]  # more than one unit is to have

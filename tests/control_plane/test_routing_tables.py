@@ -55,7 +55,7 @@ class Trial:
 
     def again(self) -> None:
         self.turn += 1
-        self.tables = RoutingTables(self.registry, self.store, self.clock, self.count_unsaved)
+        self.tables = RoutingTables(self.registry, self.store, self.clock, unsaved=self.count_unsaved)
         self.tables.load(self.turn)
 
     def count_unsaved(self) -> None:

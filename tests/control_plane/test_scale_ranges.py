@@ -69,6 +69,15 @@ async def test_example_3_sized_by_tokens_a_second(admin: httpx.AsyncClient, plat
     assert sized == [4, 8]
 
 
+async def test_a_type_is_chosen_whose_steps_the_range_is_in(open_platform: OpenPlatform) -> None:
+    """Though another, which comes in pairs, is smaller."""
+    pairs = MachineType(name="pairs", step=2, memory_bytes=4 << 30, cpus=0.1)
+    platform = open_platform(machine_types=[pairs, MachineType(name="cpu-small", memory_bytes=8 << 30)])
+    for units, chosen in ((4, "pairs"), (3, "cpu-small")):
+        wish = spec(f"up-to-{units}", machine_type=None, scale={"min_units": 0, "max_units": units})
+        assert platform.endpoints.create("default", wish).machine_type == chosen
+
+
 @pytest.mark.parametrize(
     ("scale", "param", "nearest"),
     [

@@ -25,8 +25,8 @@ def percentile(values: Sequence[float], pct: float) -> float:
 
 
 def first_token_s(world: World, *, woke: bool) -> list[float]:
-    """Of the requests that met no unit, or of the others."""
-    return [request.first_token_s for request in world.requests if request.woke == woke]
+    """Of the requests that met no unit, or of the others; not of those that met a full queue before."""
+    return [request.first_token_s for request in world.requests if request.woke == woke and not request.full]
 
 
 def between(requests: Sequence[Request], start_hour: float, end_hour: float, days: Sequence[int]) -> list[Request]:
@@ -62,6 +62,7 @@ def idle_stretches(requests: Sequence[Request]) -> Iterator[tuple[float, float]]
         if begun_at_s > until_s:
             yield until_s, begun_at_s
         until_s = max(until_s, answered_at_s)
+    yield until_s, float("inf")
 
 
 def at(steps: Steps, at_s: float) -> int:

@@ -1,7 +1,8 @@
 """One application as Serve runs it, in virtual time: handles that report, and a controller that asks our policy.
 
-The policy is the one that was deployed, inside Serve's own wrapper, and sees what it would see: handles and units report
-every PUSH_PERIOD_S, each time what they had in hand five times in WINDOW_S, and the controller looks once a second.
+The policy is the one that was deployed, inside Serve's own wrapper, and sees what it would see: handles and units
+report every PUSH_PERIOD_S, each time what they had in hand five times in WINDOW_S, and the controller looks once a
+second.
 """
 
 import math
@@ -224,9 +225,8 @@ class Serve:
         told: dict[str, dict[str, list[TimeStampedValue]]] = {TOKENS: {}, IDLE_S: {}}
         for unit in units:
             at_s = now_s - (now_s - unit.begun_at_s) % PUSH_PERIOD_S
-            if said := unit.told(at_s):
-                told[TOKENS][unit.name] = [TimeStampedValue(at_s, said[0])]
-                told[IDLE_S][unit.name] = [TimeStampedValue(at_s, said[1])]
+            for name, value in unit.told(at_s).items():
+                told[name][unit.name] = [TimeStampedValue(at_s, value)]
         return told
 
     def _aim(self, target: int) -> None:

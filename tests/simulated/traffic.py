@@ -7,7 +7,18 @@ from dataclasses import dataclass
 HOUR_S, DAY_S = 3600.0, 86_400.0
 WEEKDAYS = 5
 
-WEEKDAY = ((0, 0.0), (7, 0.0), (9, 1.0), (12, 1.0), (12.2, 0.5), (13, 0.5), (16, 0.5), (16.1, 1.2), (18, 0.9), (22, 0.0))
+WEEKDAY = (
+    (0, 0.0),
+    (7, 0.0),
+    (9, 1.0),
+    (12, 1.0),
+    (12.2, 0.5),
+    (13, 0.5),
+    (16, 0.5),
+    (16.1, 1.2),
+    (18, 0.9),
+    (22, 0.0),
+)
 WEEKEND = ((0, 0.0), (10, 0.0), (11, 0.05), (17, 0.05), (18, 0.0))
 """(hour, requests a second); straight lines in between."""
 STEADY = (13.0, 16.0)
@@ -17,6 +28,8 @@ NIGHT_GAP_S = 2400.0
 """Between two callers who cannot sleep, in the mean."""
 EDGE = (2.0, 3.5)
 """Hours of each night in which a caller comes back just as the endpoint is about to sleep."""
+CROWD_AT = 5.5
+"""The hour of each day of a weekend when, while it sleeps, more come at once than may wait."""
 TOKENS_MEAN, TOKENS_MOST = 300, 900
 IMPATIENT_PCT = 3
 
@@ -57,11 +70,13 @@ def _day(draws: random.Random, day: int) -> Iterator[Arrival]:
         for _ in range(1000):  # a wave of four minutes
             yield _arrival(draws, start_s + 17.25 * HOUR_S + draws.uniform(0, 240))
     else:
-        for _ in range(150):  # many at once while it sleeps, more than may wait
-            yield _arrival(draws, start_s + 5.5 * HOUR_S + draws.uniform(0, 2))
+        for _ in range(150):
+            yield _arrival(draws, start_s + CROWD_AT * HOUR_S + draws.uniform(0, 2))
 
 
-def _drawn(draws: random.Random, profile: tuple[tuple[float, float], ...], pause: tuple[float, float]) -> Iterator[float]:
+def _drawn(
+    draws: random.Random, profile: tuple[tuple[float, float], ...], pause: tuple[float, float]
+) -> Iterator[float]:
     """Moments at the rates of the profile, as chance has it, none in the hours of the pause."""
     for (hour, rate), (next_hour, next_rate) in zip(profile, (*profile[1:], (24.0, 0.0)), strict=True):
         most = max(rate, next_rate)

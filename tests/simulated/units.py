@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from app.unit.deployment import UnitSpec
 from app.unit.phases import STARTING_ENGINE
+from app.unit.scaling_policy import IDLE_S
 from app.unit.work_in_hand import WorkInHand
 from tests.simulated.events import Events
 
@@ -64,8 +65,8 @@ class Unit:
         self._timing = spec.simulation
         self._waiting: deque[tuple[Request, Callable[[Request], None]]] = deque()
         self._working = 0
-        self._told: list[tuple[float, float, float, bool]] = []
-        """(moment, tokens, idle seconds, whether there were calls) whenever that changed."""
+        self._told: list[tuple[float, dict[str, float], bool]] = []
+        """(moment, what it says of itself, whether there were calls) whenever that changed."""
         self.stages = (
             ("", draws.uniform(0.5, 1.5)),
             ("checking weights", draws.uniform(0.1, 0.3) if fetched else draws.uniform(8.0, 12.0)),
@@ -109,12 +110,13 @@ class Unit:
         else:
             self._waiting.append((request, done))
 
-    def told(self, at_s: float) -> tuple[float, float] | None:
-        """Tokens in hand and seconds without a call, as it said at that moment; None: it did not run yet."""
-        for moment_s, tokens, idle_s, busy in reversed(self._told):
+    def told(self, at_s: float) -> dict[str, float]:
+        """Tokens in hand and seconds without a call, as it said at that moment; nothing before it ran."""
+        for moment_s, stats, busy in reversed(self._told):
             if moment_s <= at_s:
-                return tokens, 0.0 if busy else idle_s + at_s - moment_s
-        return None
+                idle = {IDLE_S: stats[IDLE_S] + (0.0 if busy else at_s - moment_s)} if IDLE_S in stats else {}
+                return stats | idle
+        return {}
 
     def _begin(self, request: Request, done: Callable[[Request], None]) -> None:
         self._working += 1
@@ -143,7 +145,7 @@ class Unit:
 
     def _note(self) -> None:
         stats, now_s = self._work.stats(), self._events.now_s
-        self._told.append((now_s, stats["tokens"], stats["idle_s"], bool(self.calls)))
+        self._told.append((now_s, stats, bool(self.calls)))
         if len(self._told) > 500:
             recent = next(i for i, told in enumerate(self._told) if told[0] > now_s - KEPT_S or i == 499)
             del self._told[: max(0, recent - 1)]

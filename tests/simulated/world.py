@@ -65,7 +65,10 @@ class VirtualCluster(FakeCluster):
     def deploy(self, endpoint_id: str, revision: str, application: Any) -> None:
         key = endpoint_id, revision
         assert key not in self.running  # nothing here changes in place
-        self.running[key] = Serve(self._events, self._draws, application, lambda: self.changed())
+        self.running[key] = Serve(self._events, self._draws, application, self._tell)
+
+    def _tell(self) -> None:
+        self.changed()
 
     def observe(self) -> list[Seen]:
         return [serve.seen(*key) for key, serve in self.running.items()]

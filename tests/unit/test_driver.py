@@ -57,22 +57,22 @@ def test_a_unit_over_machines_tells_its_engine_where_its_workers_go(monkeypatch:
     monkeypatch.setattr(deployment, "own_placement_group", lambda: "ab" * 18)
     monkeypatch.setattr(deployment, "cluster_environment", lambda: {"RAY_ADDRESS": "10.0.0.1:6379"})
     spread = {"driver": None, "cards": 4, "machines": 2, "tensor_parallel_size": 4, "pipeline_parallel_size": 2}
-    launch = launch_of(SPEC.model_copy(update=spread), "model", tmp_path / "log")
+    launch = launch_of(SPEC.model_copy(update=spread), tmp_path / "log")
     assert (launch.executor, launch.ranks, launch.placement_group) == ("ray", 8, "ab" * 18)
     assert launch.environment["RAY_ADDRESS"] == "10.0.0.1:6379"
-    one = launch_of(SPEC.model_copy(update={**spread, "machines": 1}), "model", tmp_path / "log")
+    one = launch_of(SPEC.model_copy(update={**spread, "machines": 1}), tmp_path / "log")
     assert (one.executor, one.placement_group) == ("mp", None)
     assert "RAY_ADDRESS" not in one.environment
-    assert launch_of(SPEC, "model", tmp_path / "log").executor is None
+    assert launch_of(SPEC, tmp_path / "log").executor is None
 
 
 def test_an_engine_sees_the_cards_of_its_unit_and_without_any_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with_cards = launch_of(SPEC.model_copy(update={"cards": 2}), "model", tmp_path / "log")
+    with_cards = launch_of(SPEC.model_copy(update={"cards": 2}), tmp_path / "log")
     assert with_cards.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert launch_of(SPEC, "model", tmp_path / "log").environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert launch_of(SPEC, tmp_path / "log").environment["CUDA_VISIBLE_DEVICES"] == ""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert launch_of(SPEC, "model", tmp_path / "log").environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert launch_of(SPEC, tmp_path / "log").environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_placement_group_by_its_id():

@@ -442,6 +442,19 @@ def test_no_more_goes_than_must(far: FarStore, cache: Path, versions: dict[str, 
     assert cached(cache, versions) == {"b", "c", "d"}
 
 
+def test_what_was_compiled_goes_with_its_files(far: FarStore, cache: Path, versions: dict[str, Manifest]) -> None:
+    for model in "ab":
+        weights = fetch(far, versions[model].prefix, cache)
+        (weights.compiled / "deep").mkdir(parents=True)
+        (weights.compiled / "deep" / "kernel").write_bytes(b"x" * 128 * KIB)
+        weights.close()
+    fetch_once(far, cache, versions["a"].prefix, cache_bytes=3 * 256 * KIB)
+    assert (weights.compiled / "deep" / "kernel").exists()  # nothing has to go for what is here
+    fetch_once(far, cache, versions["c"].prefix, cache_bytes=3 * 256 * KIB)  # b is what was used longest ago
+    assert not weights.compiled.exists()
+    assert cached(cache, versions) == {"a", "c"}
+
+
 def test_what_is_here_needs_no_room(far: FarStore, cache: Path, versions: dict[str, Manifest]) -> None:
     for model in "abc":
         fetch_once(far, cache, versions[model].prefix)

@@ -170,7 +170,9 @@ class Machines:
             if fit(needs, machine).ok:
                 return machine, current.placement
         present = {name for name, machine in self._types.items() if self._present(machine)}
-        found = choose(needs, self.all(), None if self._seen[1] is None else present)
+        there = None if self._seen[1] is None else present
+        in_steps = [machine for machine in self.all() if not scale_problem(spec.scale, machine, spec.engine)]
+        found = choose(needs, in_steps, there) or choose(needs, self.all(), there)
         if found is None:
             told = "; ".join(f"{machine.name}: {', '.join(fit(needs, machine).reasons)}" for machine in self.all())
             raise InvalidField(f"No machine type can serve this: {told}.", "machine_type")

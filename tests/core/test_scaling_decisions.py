@@ -183,7 +183,9 @@ CASES = [
     (seen(), STEPS_OF_2, NONE, (2, "hold", "min_units")),
     (seen(), STEPS_OF_2, Timers(70.0), (0, "sleep", "idle_to_zero")),
     (seen(), STEPS_OF_2, Timers(70.1), (2, "hold", "min_units")),
-    (seen(idle_s=30), STEPS_OF_2, NONE, (0, "sleep", "idle_to_zero")),
+    (seen(idle_s=30), STEPS_OF_2, Timers(70.0), (0, "sleep", "idle_to_zero")),
+    (seen(idle_s=30), STEPS_OF_2, NONE, (2, "hold", "min_units")),  # there were requests just now, at a unit that left
+    (seen(idle_s=500), STEPS_OF_2, Timers(90.0), (2, "hold", "min_units")),  # the unit with the last request has left
     (seen(idle_s=5), STEPS_OF_2, Timers(0.0), (2, "hold", "min_units")),  # a call too short to be sampled
     (seen(target=1, units=1), STEPS_OF_2, Timers(70.0), (0, "sleep", "idle_to_zero")),  # Ray's way down to zero
     (seen(target=1, units=0), STEPS_OF_2, Timers(70.0), (0, "sleep", "idle_to_zero")),
