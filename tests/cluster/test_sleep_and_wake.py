@@ -187,9 +187,10 @@ def test_who_waits_for_a_wake_that_fails_is_told_in_the_engines_own_words(platfo
     callers = [Caller(platform, endpoint_id) for _ in range(3)]
     with ThreadPoolExecutor(len(callers)) as threads:
         answers = list(threads.map(Caller.ask, callers))
-    print([c.text for c in callers], platform.events("moody"))
-    assert [answer.status_code for answer in answers] == [503] * len(callers)
-    assert all("no memory is left" in caller.text for caller in callers)
+    for caller, answer in zip(callers, answers, strict=True):
+        assert answer.status_code == 503 or caller.text.startswith(": waking")  # a heartbeat came before the bad news
+        assert "no memory is left" in caller.text
+        assert "[DONE]" not in caller.text
     assert "no memory is left" in platform.endpoint("moody")["reason"]
     broken.unlink()
     caller = Caller(platform, endpoint_id)
