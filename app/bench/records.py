@@ -4,10 +4,12 @@ On a cluster that is played, so that nothing but the control plane is measured.
 """
 
 import asyncio
+import contextlib
+import logging
 import tempfile
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,7 @@ def measure_records(rounds: int, endpoints: int = ENDPOINTS) -> dict[str, list[f
 
     The names stay with another number of `endpoints`. Raises RuntimeError when they do not become healthy.
     """
-
-    with tempfile.TemporaryDirectory(prefix="modelunit-records-") as home:
+    with tempfile.TemporaryDirectory(prefix="modelunit-records-") as home, _silence():
         platform = Platform(Settings(home=Path(home)), PlayedCluster(), ControlPlaneArgs(), routers_timeout_s=0)
         try:
             _publish_model(platform.settings)
@@ -97,6 +98,18 @@ def measure_records(rounds: int, endpoints: int = ENDPOINTS) -> dict[str, list[f
             return taken
         finally:
             platform.close()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """A thousand lines for each state are no figures."""
+    log = logging.getLogger("ray.serve")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _publish_model(settings: Settings) -> None:
