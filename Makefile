@@ -11,9 +11,9 @@ serve: setup # MODEL=DIR serves your own model folder instead of the demo model
 stop: # what `make serve` started; data stay
 	@if [ -x .venv/bin/modelunit ]; then .venv/bin/modelunit down; else echo "Nothing to stop: nothing is set up here."; fi
 
-test: setup # those without Ray on two cores, then the others one by one, which need them for themselves
+test: setup # those without Ray, then the others: a platform for each of two workers, which take whole files
 	@.venv/bin/python -m pytest -n 2 -m "not soak and not cluster"
-	@.venv/bin/python -m pytest -m "not soak and cluster"
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and cluster"
 
 check: setup
 	@.venv/bin/ruff format --check

@@ -39,6 +39,9 @@ _FIELDS: dict[str, Any] = {
     "limits.qps_per_unit": Annotated[
         float | None, typer.Option(help="Requests a second for each running unit; beyond it callers get 429.")
     ],
+    "limits.max_queued": Annotated[
+        int | None, typer.Option(help="Requests that may wait for a unit; beyond it callers get 429.")
+    ],
     "max_model_len": Annotated[int | None, typer.Option(help="Longest prompt plus answer, in tokens.")],
     "auto_stop_s": Annotated[
         int | None,

@@ -7,6 +7,7 @@ import typer
 
 from app.cli.api import Api, Rows
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
+from app.cli.endpoint_outcome import Timeout
 from app.cli.imagined import imagine
 from app.cli.terminal import AsJson, Limit, errors, output, printable, show
 from app.cli.times import Since, Until
@@ -47,6 +48,10 @@ def scaling_command(
     rows = api.newest(f"{path}/scaling", limit, since=since, until=until)
     how: Callable[[Rows, bool], None] = _explain if explained else _replay if replay else _list
     how(rows, as_json)
+    if not rows:
+        scale = api.call("GET", path, params={"deleted": "true"})["scale"]
+        if scale["min_units"] == scale["max_units"]:
+            errors.print("a fixed number of units: nothing is decided")
 
 
 def tiers_command(
@@ -79,6 +84,7 @@ def tiers_command(
 def wake_command(
     endpoint: WhichEndpoint,
     wait: Annotated[bool, typer.Option(help="Until a unit runs, and tell what it waits for.")] = True,
+    timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
     """Start the first unit of one that sleeps, without a request."""
@@ -86,7 +92,7 @@ def wake_command(
     path = endpoint_path(api, endpoint)
     woken, serves = api.call("POST", f"{path}:wake"), True
     if wait:
-        woken, serves = wait_for_endpoint(api, path.rpartition("/")[2], awake=True)
+        woken, serves = wait_for_endpoint(api, path.rpartition("/")[2], timeout, awake=True)
     show(woken, as_json)
     if not serves:
         raise typer.Exit(1)

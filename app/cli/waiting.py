@@ -38,7 +38,10 @@ def wait_for_endpoint(
     """
     say, outcome, started = _once(stopwatch()), Outcome(awake=awake), clock()
     latest: dict[str, Any] | None = None
-    with interruptible(_wish_stands("endpoints", endpoint_id)), errors.status(endpoint_id) as spinner:
+    goes_on, stands = _wish_stands("endpoints", endpoint_id), "the wish stands"
+    if awake:
+        goes_on, stands = _wakes(endpoint_id), "it goes on waking"
+    with interruptible(goes_on), errors.status(endpoint_id) as spinner:
 
         def tell(line: str) -> None:
             spinner.update(Text(line))
@@ -53,7 +56,7 @@ def wait_for_endpoint(
                 if serves is not None:
                     return endpoint, serves
             if timeout_s is not None and clock() - started >= timeout_s:
-                over = f"{endpoint_id} does not serve after {timeout_s:.0f} s; the wish stands"
+                over = f"{endpoint_id} does not serve after {timeout_s:.0f} s; {stands}"
                 if latest is None:
                     raise StartFailed(over)
                 errors.print(over)
@@ -138,3 +141,7 @@ def _wish_stands(kind: str, which: str) -> str:
         f"the wish stands and {which} goes on. 'modelunit {kind} get {which}' shows it, "
         f"'modelunit {kind} delete {which}' takes it back"
     )
+
+
+def _wakes(which: str) -> str:
+    return f"{which} goes on waking. 'modelunit endpoints get {which}' shows it; it sleeps again when nobody calls"

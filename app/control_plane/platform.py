@@ -122,6 +122,7 @@ class Platform:
         self.phases = UnitPhases(clock)
         self.units = UnitSpecs(self.models, self.machines, args.simulations)
         self.wishes = EndpointWishes(self.registry, self.models, self.machines, self.endpoint_loop.nudge, now)
+        self.scaling_journal = ScalingJournal(self.registry, cluster, lock, clock)
         self.reconciler = Reconciler(
             self.registry,
             self.models,
@@ -130,6 +131,7 @@ class Platform:
             self.phases,
             self.starts,
             Placements(self.registry, self.wishes, lock, self.endpoint_loop.nudge),
+            self.scaling_journal,
             cluster,
             lock,
             routers_timeout_s,
@@ -167,7 +169,6 @@ class Platform:
         self.tombstones = Tombstones(self.registry, self.endpoints, lock, kept, now)
         idle = IdleRule(timedelta(days=args.idle_delete_days))
         self.figures = Figures(self.registry, lock, self.keys.used, now)
-        self.scaling_journal = ScalingJournal(self.registry, cluster, lock, clock)
         self.tiers = Tiers(self.models, self.machines)
         self.stop_rules = StopRules(
             self.registry, self.wishes, self.tombstones, lock, idle, self.figures.last_request, now

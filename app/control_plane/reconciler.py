@@ -13,6 +13,7 @@ from app.control_plane.services.events import event
 from app.control_plane.services.models import Models
 from app.control_plane.services.placements import Placements
 from app.control_plane.services.routing_table import RoutingTables
+from app.control_plane.services.scaling_journal import ScalingJournal
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
 from app.control_plane.services.unit_starts import UnitStarts
@@ -53,6 +54,7 @@ class Reconciler:
         phases: UnitPhases,
         starts: UnitStarts,
         placements: Placements,
+        journal: ScalingJournal,
         cluster: ClusterPort,
         lock: threading.RLock,
         routers_timeout_s: float,
@@ -68,6 +70,7 @@ class Reconciler:
         self._phases = phases
         self._starts = starts
         self._placements = placements
+        self._journal = journal
         self._cluster = cluster
         self._lock = lock
         self._routers_timeout_s = routers_timeout_s
@@ -106,7 +109,7 @@ class Reconciler:
             self._reach("planned", *(endpoints.get(action.endpoint_id) for action in result.actions))
         if any(isinstance(action, Remove) for action in result.actions):
             self._tables.publish()  # nobody is sent any more to what leaves
-        running = {(app.endpoint_id, app.revision) for app in seen if app.status != "leaving"}
+        running = {(app.endpoint_id, app.revision): app for app in seen if app.status != "leaving"}
         self._refusals.settle(refused, {action.endpoint_id for action in result.actions})
         failed: set[str] = set()
         for action in result.actions:
@@ -141,7 +144,7 @@ class Reconciler:
         action: Deploy | Remove,
         endpoint: Endpoint | None,
         spec: UnitSpec | None,
-        running: set[tuple[str, str]],
+        running: Mapping[tuple[str, str], Seen],
     ) -> bool:
         """Take one step. One that fails (False) holds up no other endpoint, and is taken again after a while."""
         self._registry.check_turn()  # with another's turn the cluster is another's too
@@ -151,8 +154,8 @@ class Reconciler:
             if isinstance(action, Deploy):
                 assert endpoint is not None
                 assert spec is not None
-                first = (action.endpoint_id, action.revision) not in running
-                self._deploy(endpoint, action.revision, spec, first)
+                app = running.get((action.endpoint_id, action.revision))
+                self._deploy(endpoint, action.revision, spec, app)
             else:
                 self._cluster.remove(action.endpoint_id, action.revision)
         except Exception as error:
@@ -193,17 +196,21 @@ class Reconciler:
                 self._retried = True
         self._failed = {key: when for key, when in self._failed.items() if key in self._carried_out}
 
-    def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec, first: bool) -> None:
+    def _deploy(self, endpoint: Endpoint, revision: str, spec: UnitSpec, app: Seen | None) -> None:
+        """`app`: the revision's application, where there is one, which then changes in place."""
+        rules = self._units.rules(endpoint, spec)
         application = build(
             spec,
             version=revision,
             placement=self._units.placement(endpoint, spec),
-            rules=self._units.rules(endpoint, spec),
+            rules=rules,
             drain_s=endpoint.spec.scale.drain_s,
-            first=first,
+            first=app is None,
         )
         self._cluster.deploy(endpoint.id, revision, application)
         self._carried_out[endpoint.id, revision] = endpoint.generation
+        if app:
+            self._journal.changed_in_place(app, rules, self._now())
 
     def _write_down(self, result: Plan, planned: Mapping[str, Endpoint]) -> bool:
         """Bring records and routing table up to date with what was seen, but never over a newer wish.

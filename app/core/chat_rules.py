@@ -13,6 +13,9 @@ from app.core.field_errors import field_error
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 256
+MAX_PARTS = 1024
+"""Of one message's content."""
+MAX_BIASES = 1024
 
 
 class _Part(BaseModel):
@@ -30,7 +33,7 @@ class Message(_Part):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
     name: Annotated[str, Field(max_length=64)] | None = None
 
 
@@ -63,7 +66,7 @@ class ChatRequest(_Part):
     frequency_penalty: _Penalty | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    logit_bias: dict[str, _Bias] | None = None
+    logit_bias: Annotated[dict[str, _Bias], Field(max_length=MAX_BIASES)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
     ignore_eos: bool | None = None
     user: Annotated[str, Field(max_length=512)] | None = None

@@ -14,6 +14,11 @@ HEARD_S = 5.0
 """For so long at most a request is seen after it has ended."""
 CLEAR = 1e-9
 """What floating point may add to a load that fits exactly."""
+IN_VAIN_S = 600.0
+"""For so long at least units are tried that nobody waits for: to start one of a large model takes minutes.
+
+Whoever waits for them is seen as a queued request, so it is only a wake that failed, or that found no room, which ends
+so: Serve would try it for ever, and take the next place that comes free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,8 @@ class Signals:
     queued: float
     """Requests that wait in handles."""
     tokens: float
-    """Prompt and generated tokens in flight."""
+    """Of the prompts that units have in hand, about. What is made of them never passes by where this is counted, and
+    is not among them."""
     units: int
     """That run. `target - units` more are starting and count as capacity."""
     target: int
@@ -47,6 +53,7 @@ class Rules:
     concurrency: float
     """Requests that one unit is meant to answer at once."""
     tokens_per_unit: float | None
+    """That its KV cache holds, if that is known."""
     idle_to_zero_s: float | None
     down_after_s: float = 60.0
     headroom: float = 0.8
@@ -72,6 +79,8 @@ class Timers:
     idle_since_s: float | None = None
     low_since_s: float | None = None
     """Since when fewer units would do."""
+    in_vain_since_s: float | None = None
+    """Since when no unit runs though some are to, and nobody waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +98,15 @@ def decide(signals: Signals, rules: Rules, timers: Timers) -> Decision:
     seen = cleaned(signals)
     requests = seen.running + seen.queued
     present, bound = _inside(seen.target, rules)
-
-    # Ray takes a step down from above 1 through 1: a target below the step is on its way to zero.
-    clocked = requests <= 0 and present > 0 and (seen.units > 0 or seen.target < rules.step)
-    idle_since = _idle_since(seen, timers.idle_since_s) if clocked else None
+    clocks = _clocks(seen, rules, timers) if requests <= 0 and present > 0 else Timers()
     sleeps_after_s = math.inf if rules.idle_to_zero_s is None else rules.idle_to_zero_s
 
     if present == 0 and requests <= 0:
         return Decision(0, "asleep", "no_requests", Timers())
-    if idle_since is not None and seen.at_s - idle_since >= sleeps_after_s:
-        return Decision(0, "sleep", "idle_to_zero", Timers(idle_since))
+    if _is_over(sleeps_after_s, clocks.idle_since_s, seen.at_s):
+        return Decision(0, "sleep", "idle_to_zero", clocks)
+    if _is_over(max(sleeps_after_s, IN_VAIN_S), clocks.in_vain_since_s, seen.at_s):
+        return Decision(0, "sleep", "in_vain", clocks)
     if seen.units == 0 and requests > 0:
         # Serve does not ask at all before the first unit runs: it starts one step, or keeps what it has.
         return Decision(max(present, rules.step), "hold" if present else "wake", "first_unit", Timers())
@@ -106,25 +114,38 @@ def decide(signals: Signals, rules: Rules, timers: Timers) -> Decision:
     need, signal = _need(seen, rules)
     wanted, bit = _multiple(need, rules)
     if wanted > present:
-        return Decision(wanted, "up", bit or signal, Timers(idle_since))
+        return Decision(wanted, "up", bit or signal, clocks)
     if present != seen.target:
-        return Decision(present, "inside", bound, Timers(idle_since))
-    return _downwards(seen, rules, Timers(idle_since, timers.low_since_s), need, signal)
+        return Decision(present, "inside", bound, clocks)
+    return _downwards(seen, rules, clocks, timers.low_since_s, need, signal)
 
 
-def _downwards(seen: Signals, rules: Rules, timers: Timers, need: float, signal: str) -> Decision:
+def _downwards(
+    seen: Signals, rules: Rules, clocks: Timers, low_since_s: float | None, need: float, signal: str
+) -> Decision:
     """Fewer units when all work fits into them with room to spare, and has done so for `down_after_s`."""
     fewer, bit = _multiple(need / rules.headroom, rules)
     if fewer >= seen.target:
-        return Decision(seen.target, "hold", bit or signal, Timers(timers.idle_since_s))
+        return Decision(seen.target, "hold", bit or signal, clocks)
     # A request on its way to a unit counts as queued for a moment; a queue stands where those that run have no room.
     room = seen.units * rules.concurrency * rules.headroom
     if seen.queued > 0 and seen.running + seen.queued > room:
-        return Decision(seen.target, "hold", "queue", Timers(timers.idle_since_s))
-    low_since = _since(seen.at_s, timers.low_since_s)
+        return Decision(seen.target, "hold", "queue", clocks)
+    low_since = _since(seen.at_s, low_since_s)
     if low_since is None or seen.at_s - low_since < rules.down_after_s:
-        return Decision(seen.target, "hold", "down_after", Timers(timers.idle_since_s, low_since))
-    return Decision(fewer, "down", bit or signal, Timers(timers.idle_since_s))
+        timers = Timers(clocks.idle_since_s, low_since, clocks.in_vain_since_s)
+        return Decision(seen.target, "hold", "down_after", timers)
+    return Decision(fewer, "down", bit or signal, clocks)
+
+
+def _clocks(seen: Signals, rules: Rules, timers: Timers) -> Timers:
+    """Those that lead to sleep, where nobody calls: of units that run, and of units that do not come."""
+    # Ray takes a step down from above 1 through 1: a target below the step is on its way to zero.
+    idle = seen.units > 0 or seen.target < rules.step
+    return Timers(
+        idle_since_s=_idle_since(seen, timers.idle_since_s) if idle else None,
+        in_vain_since_s=None if seen.units > 0 else _since(seen.at_s, timers.in_vain_since_s),
+    )
 
 
 def _need(seen: Signals, rules: Rules) -> tuple[float, str]:
@@ -167,6 +188,11 @@ def _since(now_s: float, since_s: float | None) -> float | None:
     if not now_s:
         return None
     return now_s if since_s is None else min(now_s, since_s)
+
+
+def _is_over(after_s: float, since_s: float | None, now_s: float) -> bool:
+    """Whether a clock has run for so long."""
+    return since_s is not None and now_s - since_s >= after_s
 
 
 def cleaned(signals: Signals) -> Signals:
@@ -217,9 +243,10 @@ EXPLANATIONS = {
     "hold": "left as it is",
     "no_requests": "no requests",
     "idle_to_zero": "no request for as long as idle_to_zero_s says",
+    "in_vain": "no unit has come for minutes, and nobody waits",
     "first_unit": "until the first unit runs there is no more than what was begun",
     "requests": "running and waiting requests decide",
-    "tokens": "tokens in flight decide",
+    "tokens": "tokens of prompts in hand decide",
     "queue": "requests wait that the running units have no room for",
     "down_after": "the load has not been low for as long as down_after_s says",
     "min_units": "min_units is reached, or one step",

@@ -63,7 +63,7 @@ class Call:
                 hold.begin()
                 while hold.target is None:
                     await hold.wait(stream)
-                response = hold.handle().chat.remote(stream.token, self._listener.address, request_id, body)
+                response = hold.call(stream.token, self._listener.address, request_id, body)
                 self._watch = asyncio.create_task(_report_loss(response, stream))
                 _watches.add(self._watch)
                 self._watch.add_done_callback(_watches.discard)

@@ -5,7 +5,7 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from app.core.chat_rules import AddressedChatRequest, ChatRequest, check_chat
+from app.core.chat_rules import AddressedChatRequest, check_chat
 from app.core.errors import InvalidField, NotFound, PlatformError
 from app.core.routing import Grant, Route, RoutingTable
 from app.router.admission import Admission
@@ -51,26 +51,25 @@ class ChatCompletions:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
             body = await read_body(scope, receive, self._body_limit_bytes)
-            request, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
+            streamed, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
             self._admission.admit(scope, route, table, len(body))
-            deadlines, streamed = self._deadlines, bool(request.stream)
+            deadlines = self._deadlines
             limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
             reply = Reply(send, deadlines.between_tokens_s)
             hold = Hold(self._waking, route, wish, *limit)
             hold.beat = partial(_beat, reply, hold) if streamed else None
-            self._queues.bodies_bytes += len(body)
-            answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
-            leaving = asyncio.ensure_future(_left(receive))
-            try:
-                await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                if answer.done():
-                    answer.result()
-            finally:
-                leaving.cancel()
-                answer.cancel()
-                self._queues.bodies_bytes -= len(body)
+            with self._queues.held(route, len(body)):
+                answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
+                leaving = asyncio.ensure_future(_left(receive))
+                try:
+                    await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                    if answer.done():
+                        answer.result()
+                finally:
+                    leaving.cancel()
+                    answer.cancel()
 
     async def _answer(
         self, hold: Hold, body: bytes, streamed: bool, counted: CountedRequest, reply: Reply, request_id: str
@@ -104,11 +103,14 @@ async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
     await reply.part(comment)
 
 
-def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[ChatRequest, Route]:
-    """The request and the endpoint it is for; `named`: the endpoint in the path. Raises BadRequest and NotFound."""
+def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route]:
+    """Whether the answer is to be a stream, and the endpoint it is for; `named`: the endpoint in the path.
+
+    No more of the request, for its parts take many times the memory of the body. Raises BadRequest and NotFound.
+    """
     if named is None:
         request = check_chat(body)
-        return request, table.route_for(request.model, grant)
+        return bool(request.stream), table.route_for(request.model, grant)
     request = check_chat(body, AddressedChatRequest)
     try:
         route = table.route_for(named, grant)
@@ -118,7 +120,7 @@ def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Gran
         raise InvalidField(
             f"model names something else than the path; allowed is to leave it out, or {route.endpoint_id}.", "model"
         )
-    return request, route
+    return bool(request.stream), route
 
 
 async def _left(receive: Receive) -> None:

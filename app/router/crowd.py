@@ -4,6 +4,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors import Unavailable
 
+MAX_REQUESTS = 4096
 PROBES = ("/healthz", "/readyz")
 """A router that has much to do is alive."""
 

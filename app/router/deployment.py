@@ -27,7 +27,7 @@ from app.router.admission import Admission
 from app.router.call import Deadlines
 from app.router.chat import ChatCompletions
 from app.router.control_plane import ControlPlaneForRouter
-from app.router.crowd import Crowd
+from app.router.crowd import MAX_REQUESTS, Crowd
 from app.router.directory import Directory
 from app.router.figures import Figures
 from app.router.http_server import HttpServer, listen, server_config
@@ -44,7 +44,6 @@ from app.settings import Settings
 from app.store.objects import open_store
 from app.web import EXCEPTION_HANDLERS, ErrorBoundary
 
-MAX_REQUESTS = 4096
 DRAIN_TIMEOUT_S = 600.0
 ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -147,9 +146,9 @@ class Router:
     async def __del__(self) -> None:
         """Serve calls this once the replica takes no more calls: let what runs end, then go."""
         self._server.should_exit = True
-        self._following.cancel()
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._serving, DRAIN_TIMEOUT_S)
+        self._following.cancel()  # not before: requests that wait for a unit have to hear what becomes of it
         self._listener.stop()
         self._reporting.cancel()
         await self._reporter.step()  # what was counted since the last report

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from ray import serve
 
 from app.core.routing import RoutingTable
 from app.router.control_plane import POLL_DEADLINE_S
+from app.router.handles import unit_handle
 from app.store.layout import SNAPSHOT
 from app.store.object_store import ObjectMissing, ObjectStore
 
 POLL_WAIT_S = 20.0
 RETRY_S = 0.2
+HANDLE_GRACE_S = 600.0
+"""How long a handle that takes no new requests still reports what is under way: as long as a unit may take to drain."""
 
 log = logging.getLogger("ray.serve")
 
@@ -35,11 +37,15 @@ class TableSource(Protocol):
 class Directory:
     """The current routing table. Readers take `table` once and keep it for the whole request."""
 
-    def __init__(self, store: ObjectStore, source: TableSource):
+    def __init__(self, store: ObjectStore, source: TableSource, open_handle: Callable[[str], Any] = unit_handle):
+        """`open_handle`: the handle of an application's units."""
         self._store = store
         self._source = source
+        self._open_handle = open_handle
         self._heard_at: float | None = None
         self._handles: dict[str, Any] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        """The event loop itself holds tasks only weakly."""
         self._listeners: list[TableListener] = []
         self.table = RoutingTable()
 
@@ -87,7 +93,10 @@ class Directory:
             return False
         before, self.table = self.table, table
         live = {target.application for route in self.table.routes.values() for target in route.targets}
-        self._handles = {name: handle for name, handle in self._handles.items() if name in live}
+        for application in self._handles.keys() - live:
+            closing = asyncio.create_task(_close(self._handles.pop(application)))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         for listener in self._listeners:
             listener(before, self.table)
         return True
@@ -95,5 +104,11 @@ class Directory:
     def handle(self, application: str) -> Any:
         """The Serve handle of a revision's units, made once."""
         if application not in self._handles:
-            self._handles[application] = serve.get_deployment_handle("unit", application, _check_exists=False)
+            self._handles[application] = self._open_handle(application)
         return self._handles[application]
+
+
+async def _close(handle: Any) -> None:
+    """End a handle's reports to the controller, which would go on for ever. Its calls do not need them and go on."""
+    await asyncio.sleep(HANDLE_GRACE_S)
+    await handle.shutdown_async()

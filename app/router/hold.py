@@ -22,13 +22,13 @@ from app.core.wakes import (
     heartbeat,
     wish_of,
 )
+from app.router.handles import is_assigned
 from app.router.stream import Stream
 from app.router.waking import Waking
 from app.web import header
 
 HEARTBEAT_S = 5.0
 _MARK = WAKE_HEADER.encode()
-_AT_REST = ("sleeping", "waking")
 _HOPELESS = ("abnormal", "stopped", "deleting")
 """States in which an endpoint that has no revision to call will not get one by itself."""
 
@@ -57,11 +57,11 @@ class Hold:
         """Sends a stream's comments."""
         self._beaten = False
         self._stream: Stream | None = None
+        self._response: Any = None
+        """The call that has gone into a handle."""
         self._since = waking.clock()
         self._asleep = not waking.is_awake(route)
-        """No unit runs."""
-        self._unseen = self._asleep
-        """No unit can have this request."""
+        """No unit runs, so none can have it."""
         self._roused = False
         self._until = self._since + (wish.timeout_s if self._asleep else limit_s)
         self._beat_at = self._since + HEARTBEAT_S
@@ -78,21 +78,16 @@ class Hold:
         """Which the answer comes from."""
         return self.target.revision if self.target else ""
 
-    def handle(self) -> Any:
-        """The handle of the units it goes to, while there is a target."""
-        assert self.target
-        return self._waking.directory.handle(self.target.application)
-
     def begin(self) -> None:
         """It is about to go into a handle, for the first time or again. Raises as `wait` does."""
-        route = self._route()
-        if route is None:
-            return
-        if self.target and route.targets and not route.leads_to(self.target.application):
-            self.target = route.choose(random.random())
-        if not self._waking.is_awake(route):
-            self._unseen = True
-            self._sleeps(route)
+        self._response = None
+        self._follow(self._waking.clock())
+
+    def call(self, *arguments: Any) -> Any:
+        """Go into the handle of the target's units, while there is a target."""
+        assert self.target
+        self._response = self._waking.directory.handle(self.target.application).chat.remote(*arguments)
+        return self._response
 
     async def wait(self, stream: Stream) -> bool:
         """Whether something has come. Else have a look around, and call again.
@@ -112,55 +107,59 @@ class Hold:
             self._stream.nudge()
 
     async def _look(self) -> None:
-        route, now = self._route(), self._waking.clock()
-        if route:
-            self._follow(route, now)
+        now = self._waking.clock()
+        self._follow(now)
         if now >= self._until:
             what = f"endpoint {self.endpoint_id} to wake" if self._asleep else self._waits_for
             raise DeadlineExceeded(f"Waited {self._wish.timeout_s if self._asleep else self._limit_s:g} s for {what}.")
         if now >= self._beat_at:
             self._beat_at = now + HEARTBEAT_S
-            if route and self.beat and (self._asleep or self._beaten):
+            if self.beat and (self._asleep or self._beaten):
                 self._beaten = True
-                await self.beat(heartbeat(route.phase, self._waking.left_s(route)) if self._asleep else STILL_WAITING)
+                await self.beat(self._comment())
 
-    def _follow(self, route: Route, now: float) -> None:
-        if self._unseen:
-            self._go_along(route)
-        if self._waking.is_awake(route):
-            if self._asleep and not self._roused:
-                self._roused, self._until = True, now + self._limit_s
-            self._asleep = self._unseen = False
-        else:
-            self._unseen = self._unseen or route.state in _AT_REST
-            self._sleeps(route)
+    def _follow(self, now: float) -> None:
+        """Go by the routing table until a unit has taken the request, which is its own business from then on."""
+        if self._response is None or not is_assigned(self._response):
+            route = self._route()
+            self._choose(route)
+            if not self._waking.is_awake(route):
+                self._sleeps(route)
+                return
+        if self._asleep and not self._roused:
+            self._roused, self._until = True, now + self._limit_s
+        self._asleep = False
 
-    def _route(self) -> Route | None:
-        """As the endpoint is now; None where it is deleted and a unit may yet answer."""
+    def _route(self) -> Route:
+        """As the endpoint is now. Raises Unavailable where no unit will come."""
         route = self._waking.directory.table.routes.get(self.endpoint_id)
-        if route is None and self._unseen:
+        if route is None:
             raise Unavailable(f"Endpoint {self.endpoint_id} is being deleted.")
-        return route
-
-    def _go_along(self, route: Route) -> None:
-        """Go where the endpoint's requests go now. Raises Unavailable where no unit will come."""
         if not route.targets and route.state in _HOPELESS:
             raise Unavailable(f"Endpoint {self.endpoint_id} is {route.state}: {route.reason or 'it cannot serve'}.")
-        if self.target and not route.leads_to(self.target.application):
-            self.target = None
-            raise UnitGone("The endpoint changed while it slept.")
-        if self.target is None and route.targets:
-            self.target = route.choose(random.random())
+        return route
+
+    def _choose(self, route: Route) -> None:
+        """Go where the endpoint's requests go now. Raises UnitGone where it waits in another revision's handle."""
+        if self.target and route.leads_to(self.target.application):
+            return
+        self.target = route.choose(random.random()) if route.targets else None
+        if self._response is not None:
+            raise UnitGone("The endpoint changed while the request waited.")
 
     def _sleeps(self, route: Route) -> None:
         if not self._asleep and not self._roused:  # since the table was made it fell asleep, or its units were lost
             self._until = max(self._until, self._since + self._wish.timeout_s)
         self._asleep = True
         self._waking.keep_waking(route)
-        if self._unseen and not self._wish.waits:
+        if not self._wish.waits:
             left_s = self._waking.left_s(route)
             soon = f" in about {come_back_after_s(left_s)} s" if left_s is not None else ""
             raise Asleep(
                 f"Endpoint {self.endpoint_id} is waking; a unit runs{soon or ' soon'}.",
                 retry_after_s=come_back_after_s(left_s),
             )
+
+    def _comment(self) -> bytes:
+        route = self._waking.directory.table.routes.get(self.endpoint_id)
+        return heartbeat(route.phase, self._waking.left_s(route)) if self._asleep and route else STILL_WAITING

@@ -1,15 +1,20 @@
-"""How many requests an endpoint may have under way at this router, so that neither queues nor memory grow for ever."""
+"""How many requests an endpoint or workspace may have under way at this router, so that nothing grows for ever."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.core.errors import QueueFull
 from app.core.routing import Route, RoutingTable
 from app.core.wakes import come_back_after_s
+from app.router.crowd import MAX_REQUESTS
 from app.router.figures import Figures
 
 BODIES_LIMIT_BYTES = 512 << 20
 """Of the requests of all endpoints together: each is kept until its answer is complete."""
+WORKSPACE_SHARE = 0.5
+"""Of the memory and of the requests that a router takes; the rest is for others, whatever one workspace does."""
 PACE_PERIOD_S = 10.0
 """How far back it is looked how fast requests end."""
 USUAL_PAUSE_S, LONGEST_PAUSE_S = 5, 60
@@ -25,14 +30,24 @@ class _Pace:
     earlier_answered: int
 
 
+@dataclass(slots=True)
+class _Held:
+    """What a workspace has under way: requests that were let through and have not ended."""
+
+    requests: int = 0
+    bodies_bytes: int = 0
+
+
 class Queues:
     """Turns away what is one too many; what is counted anyway is all that it needs to know."""
 
     def __init__(self, figures: Figures):
         self._figures = figures
         self._paces: dict[str, _Pace] = {}
-        self.bodies_bytes = 0
-        """Of all requests that were let through and have not ended."""
+        self._held: dict[str, _Held] = {}
+        """By workspace."""
+        self._bodies_bytes = 0
+        """Of all of them."""
 
     def admit(self, route: Route, table: RoutingTable, body_bytes: int) -> None:
         """Let a request wait that has been counted already. Raises QueueFull, which says when to try again."""
@@ -43,8 +58,29 @@ class Queues:
                 f"Endpoint {route.endpoint_id} has as many requests waiting as it may; try again later.",
                 retry_after_s=self._pause_s(route, table, under_way),
             )
-        if self.bodies_bytes + body_bytes > BODIES_LIMIT_BYTES:
+        held = self._held.get(route.workspace, _Held())
+        if held.requests >= MAX_REQUESTS * WORKSPACE_SHARE:
+            raise QueueFull("This workspace has as many requests under way at this router as it may; try again later.")
+        if held.bodies_bytes + body_bytes > BODIES_LIMIT_BYTES * WORKSPACE_SHARE:
+            raise QueueFull("The requests of this workspace take as much memory as they may; try again later.")
+        if self._bodies_bytes + body_bytes > BODIES_LIMIT_BYTES:
             raise QueueFull("The requests at this router take as much memory as they may; try again later.")
+
+    @contextmanager
+    def held(self, route: Route, body_bytes: int) -> Iterator[None]:
+        """Count a request that was let through, until it has ended."""
+        held = self._held.setdefault(route.workspace, _Held())
+        held.requests += 1
+        held.bodies_bytes += body_bytes
+        self._bodies_bytes += body_bytes
+        try:
+            yield
+        finally:
+            held.requests -= 1
+            held.bodies_bytes -= body_bytes
+            self._bodies_bytes -= body_bytes
+            if not held.requests:
+                del self._held[route.workspace]
 
     def _pause_s(self, route: Route, table: RoutingTable, under_way: int) -> int:
         """Until as many requests have been answered as are under way now, at the pace of late."""

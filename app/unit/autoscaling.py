@@ -24,6 +24,7 @@ def autoscaling_options(rules: Rules, endpoint_id: str, revision: str, *, first:
     """
     if rules.min_units == rules.max_units:
         return {"num_replicas": rules.min_units}
+    proves = first and rules.min_units == 0
     cloudpickle.register_pickle_by_value(scaling)  # Serve sees to the policy's own module only
     config: dict[str, Any] = {
         "min_replicas": rules.min_units,
@@ -38,9 +39,9 @@ def autoscaling_options(rules: Rules, endpoint_id: str, revision: str, *, first:
         "aggregation_function": "max",
         "policy": {
             "policy_function": POLICY,
-            "policy_kwargs": asdict(rules) | {"endpoint_id": endpoint_id, "revision": revision},
+            "policy_kwargs": asdict(rules) | {"endpoint_id": endpoint_id, "revision": revision, "first": proves},
         },
     }
-    if first and rules.min_units == 0:
+    if proves:
         config["initial_replicas"] = rules.step
     return {"autoscaling_config": config}

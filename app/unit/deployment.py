@@ -150,6 +150,7 @@ class ModelUnit:
         """Serve calls this once the replica has drained, and also when it could not start."""
         if hasattr(self, "_leaving"):
             self._leaving.cancel()
+            await self._watch.engine_ends()
             self._engine.close()
             await self._watch.end("the unit stops")
         if hasattr(self, "_weights"):

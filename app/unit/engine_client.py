@@ -107,7 +107,8 @@ class EngineClient(asyncio.Protocol):
 
         Whoever asks while another waits gets the same answer.
         """
-        if not self._tells_stats:  # a host from before an upgrade would take the question for nonsense and hang up
+        # A host from before an upgrade would take the question for nonsense and hang up.
+        if not self._tells_stats or self.died.is_set():
             raise TimeoutError
         if self._stats is None or self._stats.done():
             self._stats = asyncio.get_running_loop().create_future()

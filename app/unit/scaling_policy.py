@@ -20,6 +20,8 @@ KEPT = 1000
 PUT_TIMEOUT_S = 2
 MOST_AGE_S = 1.0
 """Units tell of themselves more often."""
+UNASKED_S = 5.0
+"""Serve asks more often than that, but not at all while requests wait for the first unit."""
 CLEAR = 1e-9
 
 log = logging.getLogger("ray.serve")
@@ -28,19 +30,26 @@ log = logging.getLogger("ray.serve")
 class Scaling:
     """The policy of one revision of an endpoint. A class, for Serve gives arguments to no function."""
 
-    def __init__(self, endpoint_id: str, revision: str, **rules: Any):
+    def __init__(self, endpoint_id: str, revision: str, first: bool, **rules: Any):
+        """`first`: the revision is new; its first unit, which proves that it can serve, has as long as it takes."""
         self._journal_prefix = f"modelunit:scaling:{endpoint_id}:{revision}:"
+        self._first = first
         self._rules = Rules(**rules)
 
     def __call__(self, ctx: Any) -> tuple[float, dict[str, Any]]:
         """Answer an AutoscalingContext: a number for Serve's wrapper, and what to bring along next time."""
         before = ctx.policy_state
-        timers = Timers(before.get("idle_since_s"), before.get("low_since_s"))
         signals = signals_of(ctx)
+        has_run = before.get("has_run", not self._first) or signals.units > 0
+        asked_of_late = signals.at_s - before.get("decided_at_s", 0.0) <= UNASKED_S
+        in_vain_since_s = before.get("in_vain_since_s") if has_run and asked_of_late else None
+        timers = Timers(before.get("idle_since_s"), before.get("low_since_s"), in_vain_since_s)
         decision = decide(signals, self._rules, timers)
         after = {
             "idle_since_s": decision.timers.idle_since_s,
             "low_since_s": decision.timers.low_since_s,
+            "in_vain_since_s": decision.timers.in_vain_since_s,
+            "has_run": has_run,
             "decided": decision.units,
             "decided_at_s": signals.at_s,
         }

@@ -15,7 +15,8 @@ from app.unit.reporter import Reporter, ReportSink
 
 LOG_PERIOD_S = 2.0
 LAST_WORDS_TIMEOUT_S = 3.0
-"""A unit whose end is waited for does not wait longer for the store to take the rest of its log."""
+"""A unit whose end is waited for does not wait longer for the store to take the rest of its log, or for the control
+plane to hear its last figures."""
 
 log = logging.getLogger("ray.serve")
 
@@ -27,19 +28,28 @@ class Watch:
         self._store = store
         self._log_dir = log_file.parent
         self._shipper = LogShipper(store, log_file, unit.endpoint_id, unit.name)
+        self._reporter: Reporter | None = None
         self._tasks = [asyncio.create_task(self._ship_again_and_again())]
 
     def engine_runs(self, engine: EngineClient, sink: ReportSink) -> None:
         """Report of it from now on; and see to the logs of units that were killed on this node."""
         self._shipper.say("the engine is ready")
-        self._tasks.append(asyncio.create_task(Reporter(engine, sink).run()))
+        self._reporter = Reporter(engine, sink)
         self._tasks.append(asyncio.create_task(asyncio.to_thread(ship_leftovers, self._store, self._log_dir)))
+
+    async def engine_ends(self) -> None:
+        """Report of it a last time; to be called while it can still be asked, else `end` does what can be done."""
+        if self._reporter:
+            await self._reporter.end(LAST_WORDS_TIMEOUT_S)
 
     async def end(self, last_words: str) -> None:
         """Bring the rest of the log, unless that takes too long: then the next unit on this node does it."""
         for task in self._tasks:
             task.cancel()
         self._shipper.say(last_words)
+        await asyncio.gather(self.engine_ends(), self._ship_the_rest())
+
+    async def _ship_the_rest(self) -> None:
         try:
             async with asyncio.timeout(LAST_WORDS_TIMEOUT_S):
                 await asyncio.to_thread(self._shipper.ship, whole=True)

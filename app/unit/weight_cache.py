@@ -12,6 +12,7 @@ from app.core.errors import EngineStartError
 from app.store.layout import MANIFEST, Manifest, ManifestFile, read_manifest, sizes
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError, StoreUnavailable
 from app.unit.weight_cache_checks import other_size
+from app.unit.weight_cache_compiled import remove_unused, tidy
 from app.unit.weight_cache_entry import Entry
 from app.unit.weight_cache_progress import Progress, in_units
 from app.unit.weight_cache_room import make_room
@@ -41,8 +42,8 @@ class Weights:
 
     @property
     def compiled(self) -> Path:
-        """A folder for what engines compile for these files, which goes when they go."""
-        return self._entry.path / "compiled"
+        """A folder for what engines compile for these files, which goes with them, or when it is too much."""
+        return self._entry.compiled
 
     def close(self) -> None:
         """The files may go when room is wanted. What is mapped into memory stays readable even then."""
@@ -86,9 +87,11 @@ def fetch(
             if in_place is not None:
                 folder = in_place.parent
                 _check_in_place(folder, manifest, entry)
+                remove_unused(cache_dir)
             else:
                 folder = entry.files
                 _Filling(store, manifest.files_at, manifest, entry).run(cache_bytes, wait_s)
+            tidy(entry)
             return Weights(folder, entry, entry.use())
     except StoreError as error:
         raise EngineStartError(f"the weights cannot be fetched: {error}") from None

@@ -33,6 +33,7 @@ class Entry:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = path / "files"
+        self.compiled = path / "compiled"
 
     def lock(self, wait_s: float) -> BinaryIO:
         """The right to fill and to check, and a folder to do it in. Raises TimeoutError."""
@@ -88,6 +89,16 @@ class Entry:
                 held.enter_context(lock(self.path / "lock", 0))
                 if not self.used_at:
                     self._used(0)
+                idle = held.enter_context(self.unused())
+            except TimeoutError:
+                idle = False
+            yield idle
+
+    @contextmanager
+    def unused(self) -> Iterator[bool]:
+        """Whether nobody uses the files, which stays so until the block ends; to be asked while the lock is held."""
+        with ExitStack() as held:
+            try:
                 held.enter_context(lock(self.path / "use", 0))
                 idle = True
             except TimeoutError:

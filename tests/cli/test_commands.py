@@ -29,11 +29,21 @@ def test_an_endpoint_from_the_first_wish_to_the_last(here: Here) -> None:
     assert (endpoint["state"], endpoint["auto_stop_s"], endpoint["scale"]["max_units"]) == ("healthy", 14_400, 2)
 
     shown = done(
-        "endpoints", "patch", "demo", "--description", "one", "--qps-per-unit", "2.5", "--clear", "auto_stop_s"
+        "endpoints",
+        "patch",
+        "demo",
+        "--description",
+        "one",
+        "--qps-per-unit",
+        "2.5",
+        "--max-queued",
+        "7",
+        "--clear",
+        "auto_stop_s",
     )
     assert shown.startswith("in_place: ")
     endpoint = told("endpoints", "get", "demo")
-    assert (endpoint["description"], endpoint["limits"]["qps_per_unit"]) == ("one", 2.5)
+    assert (endpoint["description"], endpoint["limits"]) == ("one", {"qps_per_unit": 2.5, "max_queued": 7})
     assert endpoint["auto_stop_s"] is None
 
     assert told("endpoints", "stop", "demo")["state"] == "stopped"

@@ -1,5 +1,6 @@
 """`modelunit endpoints scaling`, `tiers` and `wake`: why there are so many units, and what else could be."""
 
+import json
 import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,16 @@ def test_decisions_are_listed_and_explained(demo: str) -> None:
     assert "0 -> 1 units: woken by a request" in explained[0]
     assert "1 -> 0 units: put to sleep" in explained[1]
     assert "put to sleep" in told("endpoints", "scaling", "demo", "--explain")[1]["explanation"]
+
+
+def test_of_a_fixed_number_of_units_nothing_is_decided(here: Here, demo: str) -> None:
+    fixed = "a fixed number of units: nothing is decided"
+    done("endpoints", "create", "fixed", "--model", "m-1")
+    result = modelunit("endpoints", "scaling", "fixed", "--json")
+    assert (json.loads(result.stdout), result.stderr.strip()) == ([], fixed)
+    done("endpoints", "create", "new", "--model", "m-1", "--max-units", "2")
+    for name in ("demo", "new"):
+        assert fixed not in modelunit("endpoints", "scaling", name).stderr
 
 
 def test_the_same_is_decided_again(demo: str) -> None:
@@ -151,6 +162,9 @@ def test_wake_waits_until_a_unit_runs(here: Here, demo: str, monkeypatch: pytest
     until(lambda: told("endpoints", "get", "demo")["state"] == "sleeping")
     done("endpoints", "wake", "demo", "--no-wait")
     assert [endpoint_id for endpoint_id, _ in here.cluster.woken] == [demo]
+    late = modelunit("endpoints", "wake", "demo", "--timeout", "1s")
+    assert late.exit_code == 1
+    assert "does not serve after 1 s; it goes on waking" in late.stderr
 
     def wake(endpoint_id: str, revision: str) -> None:
         here.cluster.applications[endpoint_id, revision] = awake

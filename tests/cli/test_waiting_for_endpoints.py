@@ -25,8 +25,9 @@ Watch = Callable[..., tuple[dict[str, Any], bool]]
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
-    def wait(*answers: Any, timeout_s: float | None = None) -> tuple[dict[str, Any], bool]:
-        return wait_for_endpoint(PlayedAnswers(*answers), "ep-1", timeout_s, Clock())  # type: ignore[arg-type]
+    def wait(*answers: Any, timeout_s: float | None = None, awake: bool = False) -> tuple[dict[str, Any], bool]:
+        played: Any = PlayedAnswers(*answers)
+        return wait_for_endpoint(played, "ep-1", timeout_s, Clock(), awake=awake)
 
     return wait
 
@@ -80,3 +81,16 @@ def test_the_waiting_has_the_end_that_was_asked_for(watch: Watch, capsys: pytest
 def test_an_engine_s_words_are_shown_as_they_are(watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
     watch(record("scheduling", "no [/INST] in\x1b[31m it"), record("healthy"))
     assert "scheduling: no [/INST] in[31m it" in capsys.readouterr().err
+
+
+def test_a_wake_that_nobody_waits_for_any_more_goes_on_by_itself(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waking = record("waking", "a unit is starting") | {"units": {"running": 0}}
+    with pytest.raises(typer.Exit):
+        watch(waking, KeyboardInterrupt(), awake=True)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("interrupted; ep-1 goes on waking. 'modelunit endpoints get ep-1' shows it")
+    assert "delete" not in said
+    assert watch(*[waking] * 1000, timeout_s=10, awake=True)[1] is False
+    assert capsys.readouterr().err.splitlines()[-1] == "ep-1 does not serve after 10 s; it goes on waking"

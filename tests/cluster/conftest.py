@@ -190,12 +190,22 @@ class Platform:
         simulations: dict[str, Any],
         machine_types: Sequence[dict[str, Any]] = (),
     ) -> None:
-        """`serve deploy` of a config with these endpoints, as an operator runs it."""
+        """What `serve deploy` does of a config with these endpoints, by the same REST call."""
+        config = yaml.safe_load(
+            self.machine.write_config(*endpoints, simulations=simulations, machine_types=machine_types).read_text()
+        )
+        state = self.machine.state()
+        headers = {"authorization": f"Bearer {Path(state['ray_token_file']).read_text().strip()}"}
+        url = f"{state['dashboard_url']}/api/serve/applications/"
+        httpx.put(url, json=config, headers=headers, timeout=120, trust_env=False).raise_for_status()
+
+    def serve_deploy(self, *endpoints: dict[str, Any], simulations: dict[str, Any]) -> None:
+        """`serve deploy` of such a config, as an operator runs it."""
         state = self.machine.state()
         environment = {
             **self.machine.environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": state["ray_token_file"],
         }  # fmt: skip
-        config = self.machine.write_config(*endpoints, simulations=simulations, machine_types=machine_types)
+        config = self.machine.write_config(*endpoints, simulations=simulations)
         command = [sys.executable, "-m", "ray.serve.scripts", "deploy", "-a", state["dashboard_url"], str(config)]
         subprocess.run(command, env=environment, cwd=ROOT, check=True, capture_output=True, timeout=120)
 

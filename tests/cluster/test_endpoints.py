@@ -24,7 +24,7 @@ def test_a_deployed_config_adds_changes_and_removes_endpoints_without_restarting
     assert all(before.values())
     old = platform.endpoint("crashing")
     wider = {**CRASHING, "scale": {"min_units": 1, "max_units": 2}}
-    platform.deploy(DEMO, STEADY, wider, ADDED, simulations=WITH_ADDED)
+    platform.serve_deploy(DEMO, STEADY, wider, ADDED, simulations=WITH_ADDED)
     starting = "the first unit is starting the engine"
     until(lambda: platform.endpoint("added")["reason"] == starting, "the unit's own word")
     platform.wait_for("added", "healthy")

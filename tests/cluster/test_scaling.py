@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +71,20 @@ class Targets(threading.Thread):
         self.join(60)
 
 
-@pytest.fixture(params=STEPS)
-def step(request: pytest.FixtureRequest, platform: Platform) -> Iterator[int]:
-    """The step of an endpoint that there is while the test runs."""
-    endpoint = elastic(request.param)
-    simulations = {**SIMULATIONS, endpoint["name"]: {"between_tokens_s": 0.05}}
-    platform.deploy(DEMO, STEADY, CRASHING, endpoint, simulations=simulations, machine_types=MACHINES)
-    yield request.param
+@pytest.fixture
+def endpoints(platform: Platform) -> Iterator[None]:
+    """One for each step while the test runs."""
+    names = {f"elastic-{step}" for step in STEPS}
+    simulations = SIMULATIONS | {name: {"between_tokens_s": 0.05} for name in names}
+    platform.deploy(DEMO, STEADY, CRASHING, *map(elastic, STEPS), simulations=simulations, machine_types=MACHINES)
+    yield
     platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
 
     def gone() -> bool:
         listed = platform.http.get("/platform/v1/endpoints").json()["data"]
-        return all(one["name"] != endpoint["name"] for one in listed)
+        return not names & {endpoint["name"] for endpoint in listed}
 
-    until(gone, "the endpoint to go")
+    until(gone, "the endpoints to go")
 
 
 def stream(platform: Platform, endpoint_id: str, open_streams: contextlib.ExitStack) -> None:
@@ -98,7 +99,14 @@ def stream(platform: Platform, endpoint_id: str, open_streams: contextlib.ExitSt
     assert answer.status_code == 200
 
 
-def test_a_full_cycle_in_steps(platform: Platform, step: int) -> None:
+def test_full_cycles_in_steps(platform: Platform, endpoints: None) -> None:
+    with ThreadPoolExecutor(len(STEPS)) as threads:
+        for cycle in [threads.submit(full_cycle, platform, step) for step in STEPS]:
+            cycle.result()
+
+
+def full_cycle(platform: Platform, step: int) -> None:
+    """Up with the load, down after it, to sleep, and awake."""
     endpoint_id = until(lambda: platform.endpoint(f"elastic-{step}")["id"], "the endpoint")
     targets = Targets(platform, endpoint_id)
     targets.start()

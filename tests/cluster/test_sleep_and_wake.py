@@ -22,25 +22,26 @@ IDLE_S = 10
 START_S = 90
 """For a unit on a small machine that is busy."""
 AT_ONCE = 50
-FALLS = 5
+FALLS = 3
 SOAK_FALLS = 200
 SOAK_SLEEPERS = 4
 LATEST_FALL_S = 4.0
 """After the time that is set: by then it sleeps."""
 TOKENS = 3
-STREAMS, STREAM_TOKENS = 8, 800
+STREAMS, STREAM_TOKENS = 8, 500
 SIMULATION = {"between_tokens_s": 0.05}
+PAIR = {"idle_to_zero_s": 300, "target_concurrency": 4}
 
 
-def sleeper(name: str = "sleeper", **scale: Any) -> dict[str, Any]:
+def sleeper(name: str, **scale: Any) -> dict[str, Any]:
     wish = {"min_units": 0, "max_units": 1, "idle_to_zero_s": IDLE_S, "drain_s": 60} | scale
     return {"name": name, "model": MODEL, "scale": wish}
 
 
 def deploy(platform: Platform, *endpoints: dict[str, Any], **simulations: dict[str, Any]) -> None:
     """Beside those that are always there; what was there before and is not among them goes."""
-    simulations = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints} | simulations
-    platform.deploy(DEMO, STEADY, CRASHING, *endpoints, simulations=simulations)
+    played = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints} | simulations
+    platform.deploy(DEMO, STEADY, CRASHING, *endpoints, simulations=played)
     kept = {endpoint["name"] for endpoint in (DEMO, STEADY, CRASHING, *endpoints)}
 
     def settled() -> bool:
@@ -51,10 +52,18 @@ def deploy(platform: Platform, *endpoints: dict[str, Any], **simulations: dict[s
 
 
 @pytest.fixture(scope="module")
-def endpoint_id(platform: Platform) -> Iterator[str]:
-    """Of an endpoint with one unit at most."""
-    deploy(platform, sleeper())
-    yield platform.endpoint("sleeper")["id"]
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file; while it is there, no unit of "moody" starts."""
+    return tmp_path_factory.mktemp("moody") / "broken"
+
+
+@pytest.fixture(scope="module")
+def ids(platform: Platform, broken: Path) -> Iterator[dict[str, str]]:
+    """Of an endpoint for each test, by name; all fall asleep while the first test runs."""
+    names = ("sleeper", "hurried", "called-by-hand", "moody")
+    moody = {"fail_start": "no memory is left", "fail_start_while": str(broken)}
+    deploy(platform, *map(sleeper, names), sleeper("pair", max_units=2, **PAIR), moody=moody)
+    yield {name: platform.wait_for(name, "healthy", "sleeping")["id"] for name in (*names, "pair")}
     deploy(platform)
 
 
@@ -94,16 +103,16 @@ def running_units(platform: Platform, name: str) -> int:
     return int(platform.endpoint(name)["units"]["running"])
 
 
-def asleep(platform: Platform, name: str = "sleeper") -> None:
+def asleep(platform: Platform, name: str) -> None:
     """Until it sleeps and nothing of it is left."""
     platform.wait_for(name, "sleeping")
     until(lambda: not platform.engine_pids(name), "the engine to end")
 
 
-def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform: Platform, endpoint_id: str) -> None:
-    asleep(platform)
-    started = platform.units_started(endpoint_id)
-    callers = [Caller(platform, endpoint_id) for _ in range(AT_ONCE)]
+def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform: Platform, ids: dict[str, str]) -> None:
+    asleep(platform, "sleeper")
+    started = platform.units_started(ids["sleeper"])
+    callers = [Caller(platform, ids["sleeper"]) for _ in range(AT_ONCE)]
     together = threading.Barrier(AT_ONCE)
 
     def ask(caller: Caller) -> int:
@@ -114,24 +123,46 @@ def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform:
         statuses = list(threads.map(ask, callers))
     assert Counter(statuses) == {200: AT_ONCE}
     assert all(caller.complete for caller in callers)
-    assert platform.units_started(endpoint_id) == started + 1
+    assert platform.units_started(ids["sleeper"]) == started + 1
 
 
-def test_who_does_not_wait_is_told_when_to_come_back_and_finds_it_awake(platform: Platform, endpoint_id: str) -> None:
-    asleep(platform)
-    refused = Caller(platform, endpoint_id).ask(**{"x-modelunit-wake": "fail"})
+def test_who_does_not_wait_is_told_when_to_come_back_and_finds_it_awake(
+    platform: Platform, ids: dict[str, str]
+) -> None:
+    asleep(platform, "hurried")
+    refused = Caller(platform, ids["hurried"]).ask(**{"x-modelunit-wake": "fail"})
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["retry-after"]) <= START_S
-    until(lambda: running_units(platform, "sleeper") == 1, "a unit", START_S)
-    caller = Caller(platform, endpoint_id)
+    until(lambda: running_units(platform, "hurried") == 1, "a unit", START_S)
+    caller = Caller(platform, ids["hurried"])
     assert caller.ask(**{"x-modelunit-wake": "fail"}).status_code == 200
     assert caller.complete
 
 
-def test_one_that_is_woken_by_hand_wakes(platform: Platform, endpoint_id: str) -> None:
-    asleep(platform)
-    assert platform.http.post(f"/platform/v1/endpoints/{endpoint_id}:wake").status_code == 202
-    until(lambda: running_units(platform, "sleeper") == 1, "a unit", START_S)
+def test_one_that_is_woken_by_hand_wakes(platform: Platform, ids: dict[str, str]) -> None:
+    asleep(platform, "called-by-hand")
+    assert platform.http.post(f"/platform/v1/endpoints/{ids['called-by-hand']}:wake").status_code == 202
+    until(lambda: running_units(platform, "called-by-hand") == 1, "a unit", START_S)
+
+
+def test_who_waits_for_a_wake_that_fails_is_told_in_the_engines_own_words(
+    platform: Platform, ids: dict[str, str], broken: Path
+) -> None:
+    asleep(platform, "moody")
+    broken.touch()
+    callers = [Caller(platform, ids["moody"]) for _ in range(3)]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        answers = list(threads.map(Caller.ask, callers))
+    for caller, answer in zip(callers, answers, strict=True):
+        assert answer.status_code == 503 or caller.text.startswith(": waking")  # a heartbeat came before the bad news
+        assert "no memory is left" in caller.text
+        assert "[DONE]" not in caller.text
+    assert "no memory is left" in platform.endpoint("moody")["reason"]
+    broken.unlink()
+    platform.wait_for("moody", "healthy", "sleeping")  # Serve tries again by itself
+    caller = Caller(platform, ids["moody"])
+    assert caller.ask().status_code == 200
+    assert caller.complete
 
 
 def around_the_fall(platform: Platform, endpoint_id: str, offsets_s: list[float]) -> Counter[str]:
@@ -149,11 +180,29 @@ def around_the_fall(platform: Platform, endpoint_id: str, offsets_s: list[float]
     return total
 
 
-def test_a_request_around_the_fall_to_sleep_is_not_lost(platform: Platform, endpoint_id: str) -> None:
+def test_a_request_around_the_fall_to_sleep_is_not_lost(platform: Platform, ids: dict[str, str]) -> None:
     offsets_s = [LATEST_FALL_S * number / (FALLS - 1) for number in range(FALLS)]
-    total = around_the_fall(platform, endpoint_id, offsets_s)
+    total = around_the_fall(platform, ids["sleeper"], offsets_s)
     assert total["answered"] == total["requests"] == FALLS
     assert total["found_it_awake"] < FALLS  # or it never fell
+
+
+def test_a_unit_that_goes_while_both_stream_loses_no_token(platform: Platform, ids: dict[str, str]) -> None:
+    callers = [Caller(platform, ids["pair"], STREAM_TOKENS) for _ in range(2 * STREAMS)]
+    with ThreadPoolExecutor(len(callers)) as threads:
+        first = [threads.submit(caller.ask) for caller in callers[:STREAMS]]  # more than one unit is to have
+        until(lambda: running_units(platform, "pair") == 2, "two units", START_S)
+        second = [threads.submit(caller.ask) for caller in callers[STREAMS:]]  # these go to whichever has less to do
+        assert all(caller.first_byte.wait(30) for caller in callers)
+        deploy(platform, sleeper("pair", max_units=1, **PAIR))
+        until(lambda: running_units(platform, "pair") == 1, "a unit to go")
+        under_way = [answer for answer in second if not answer.done()]
+        assert len(under_way) == STREAMS
+        assert len(platform.engine_pids("pair")) == 2  # the one that goes has something to finish
+        statuses = [answer.result().status_code for answer in (*first, *second)]
+    assert Counter(statuses) == {200: 2 * STREAMS}
+    assert all(caller.complete for caller in callers)
+    until(lambda: len(platform.engine_pids("pair")) == 1, "the other one to end")
 
 
 @pytest.mark.soak
@@ -164,7 +213,7 @@ def test_requests_around_many_falls_are_not_lost(platform: Platform) -> None:
     draws = random.Random(0)
     trials = [
         (
-            platform.endpoint(name)["id"],
+            platform.wait_for(name, "healthy", "sleeping")["id"],
             [draws.uniform(-0.5, LATEST_FALL_S) for _ in range(SOAK_FALLS // SOAK_SLEEPERS)],
         )
         for name in names
@@ -176,47 +225,3 @@ def test_requests_around_many_falls_are_not_lost(platform: Platform) -> None:
     deploy(platform)
     assert total["answered"] == total["requests"] == SOAK_FALLS
     assert 0 < total["found_it_awake"] < SOAK_FALLS
-
-
-def test_who_waits_for_a_wake_that_fails_is_told_in_the_engines_own_words(platform: Platform, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    deploy(platform, sleeper("moody"), moody={"fail_start": "no memory is left", "fail_start_while": str(broken)})
-    endpoint_id = until(lambda: platform.endpoint("moody")["id"], "the endpoint")
-    asleep(platform, "moody")
-    broken.touch()
-    callers = [Caller(platform, endpoint_id) for _ in range(3)]
-    with ThreadPoolExecutor(len(callers)) as threads:
-        answers = list(threads.map(Caller.ask, callers))
-    for caller, answer in zip(callers, answers, strict=True):
-        assert answer.status_code == 503 or caller.text.startswith(": waking")  # a heartbeat came before the bad news
-        assert "no memory is left" in caller.text
-        assert "[DONE]" not in caller.text
-    assert "no memory is left" in platform.endpoint("moody")["reason"]
-    broken.unlink()
-    caller = Caller(platform, endpoint_id)
-    until(lambda: platform.endpoint("moody")["state"] in ("healthy", "sleeping"), "the endpoint to serve again")
-    assert caller.ask().status_code == 200
-    assert caller.complete
-    deploy(platform)
-
-
-def test_a_unit_that_goes_while_both_stream_loses_no_token(platform: Platform) -> None:
-    scale = {"idle_to_zero_s": 300, "target_concurrency": 4}
-    deploy(platform, sleeper("pair", max_units=2, **scale))
-    endpoint_id = platform.wait_for("pair", "healthy")["id"]
-    callers = [Caller(platform, endpoint_id, STREAM_TOKENS) for _ in range(2 * STREAMS)]
-    with ThreadPoolExecutor(len(callers)) as threads:
-        first = [threads.submit(caller.ask) for caller in callers[:STREAMS]]  # more than one unit is to have
-        until(lambda: running_units(platform, "pair") == 2, "two units", START_S)
-        second = [threads.submit(caller.ask) for caller in callers[STREAMS:]]  # these go to whichever has less to do
-        assert all(caller.first_byte.wait(30) for caller in callers)
-        deploy(platform, sleeper("pair", max_units=1, **scale))
-        until(lambda: running_units(platform, "pair") == 1, "a unit to go")
-        under_way = [answer for answer in second if not answer.done()]
-        assert len(under_way) == STREAMS
-        assert len(platform.engine_pids("pair")) == 2  # the one that goes has something to finish
-        statuses = [answer.result().status_code for answer in (*first, *second)]
-    assert Counter(statuses) == {200: 2 * STREAMS}
-    assert all(caller.complete for caller in callers)
-    until(lambda: len(platform.engine_pids("pair")) == 1, "the other one to end")
-    deploy(platform)

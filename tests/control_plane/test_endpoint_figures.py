@@ -353,6 +353,7 @@ def test_unit_time_is_counted_as_units_tell_it_and_stops_when_none_is_left(
     platform = open_here()
     report_unit(platform.figures, demo(platform), up_s=10.0)
     report_unit(platform.figures, demo(platform), up_s=20.0)
+    report_unit(platform.figures, demo(platform), up_s=19.0)  # on its way for longer than the one after it
     report_unit(platform.figures, demo(platform), "unit2", up_s=5.0)
     assert shown(platform, "unit_s") == [25]
     platform.figures.write()

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from app.control_plane.platform import Platform
 from app.control_plane.services.scaling_journal import PERIOD_S, ScalingJournal
 from app.core.errors import Superseded, Unavailable
+from app.core.lifecycle import Seen
 from app.core.records import Endpoint, ScalingDecision
 from app.core.scaling import Rules, Signals, Timers, decide, decided_again, explain, journal_row
 from tests.control_plane.conftest import OpenPlatform
@@ -172,6 +173,66 @@ def test_the_journal_goes_with_its_endpoint(
         assert endpoint
         platform.registry.delete(endpoint)
     assert platform.registry.find(ScalingDecision) == []
+
+
+RANGES = [
+    # the range before, where the target is in it, the range after, and the row: from, to, bound
+    ((1, 4), 1, (2, 4), (1, 2, "min_units")),
+    ((1, 4), 3, (1, 2), (3, 2, "max_units")),
+    ((0, 4), 0, (1, 4), (0, 1, "min_units")),
+    ((1, 1), 1, (3, 3), (1, 3, "min_units")),
+    ((3, 3), 3, (1, 1), (3, 1, "max_units")),
+    ((1, 4), 3, (2, 2), (3, 2, "max_units")),
+    ((1, 4), 2, (1, 3), None),
+    ((0, 4), 0, (0, 2), None),
+    ((2, 2), 2, (1, 4), None),
+]
+
+
+@ONE_DATABASE
+@pytest.mark.parametrize(("before", "target", "after", "expected"), RANGES)
+def test_where_serve_brings_a_target_into_another_range_is_written_down(
+    open_platform: OpenPlatform,
+    cluster: FakeCluster,
+    before: tuple[int, int],
+    target: int,
+    after: tuple[int, int],
+    expected: tuple[int, int, str] | None,
+) -> None:
+    platform = open_platform()
+    for loop in platform.loops:
+        loop.stop()
+    made = platform.endpoints.create("default", spec("one", scale=scale(before)))
+    platform.reconciler.step()
+    [key] = cluster.applications
+    cluster.applications[key] = replace(cluster.applications[key], running_units=target, target_units=target)
+    platform.reconciler.step()
+    platform.endpoints.patch("default", made.id, {"scale": scale(after)})
+    for _ in range(2):
+        platform.reconciler.step()
+    assert cluster.deploys == [key, key]
+    rows = read(platform, made.id)
+    assert [(row.from_units, row.to_units, row.bound) for row in rows] == ([expected] if expected else [])
+    for row in rows:
+        again = decided_again(row.model_dump())
+        assert (again.units, again.rule, again.bound) == (row.to_units, "inside", row.bound)
+
+
+def scale(units: tuple[int, int]) -> dict[str, int]:
+    return {"min_units": units[0], "max_units": units[1]}
+
+
+@ONE_DATABASE
+def test_a_journal_that_cannot_be_written_holds_up_no_change_in_place(
+    platform: Platform, cluster: FakeCluster, demo: str, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    journal = journal_of(platform, cluster, clock)
+
+    def refuse(*_: Any) -> None:
+        raise Unavailable("no")
+
+    monkeypatch.setattr(platform.registry, "put", refuse)
+    journal.changed_in_place(Seen(demo, "r", "running", target_units=9), RULES, datetime.now(UTC))
 
 
 def journal_of(platform: Platform, cluster: FakeCluster, clock: Callable[[], float]) -> ScalingJournal:

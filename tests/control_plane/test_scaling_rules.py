@@ -56,6 +56,7 @@ def test_serve_is_told_to_scale_by_the_wish(platform: Platform, cluster: Keeping
     assert scaling.policy.policy_kwargs == {
         "min_units": 0, "max_units": 4, "step": 2, "concurrency": 2, "tokens_per_unit": None, "idle_to_zero_s": 300,
         "down_after_s": 30, "headroom": 0.8, "endpoint_id": made.id, "revision": cluster.told[0].version,
+        "first": True,
     }  # fmt: skip
 
 
@@ -80,3 +81,4 @@ def test_another_tier_range_or_patience_restarts_no_unit(platform: Platform, clu
     assert first._replica_config.ray_actor_options == second._replica_config.ray_actor_options
     assert second._deployment_config.autoscaling_config.max_replicas == 8
     assert second._deployment_config.autoscaling_config.initial_replicas is None
+    assert second._deployment_config.autoscaling_config.policy.policy_kwargs["first"] is False

@@ -14,7 +14,7 @@ from app.control_plane.cluster import Cluster
 from app.control_plane.platform import Platform, utc_now
 from app.control_plane.services.unit_phases import READY, READY_KEPT_S
 from app.control_plane.services.unit_starts import KEPT
-from app.core.records import Endpoint, UnitStart
+from app.core.records import Endpoint, Event, UnitStart
 from app.core.routing import Route
 from app.core.wakes import STAGES
 from tests.control_plane.conftest import OpenPlatform
@@ -111,10 +111,25 @@ async def test_a_sleeping_endpoint_is_woken(world: World, http: httpx.AsyncClien
     assert world.seen(0, 1).state == "waking"
 
 
-async def test_one_that_is_awake_stays_as_it_is(world: World, http: httpx.AsyncClient) -> None:
+async def test_one_that_has_just_fallen_asleep_is_woken_though_its_record_does_not_say_so_yet(
+    world: World, http: httpx.AsyncClient
+) -> None:
     world.seen(1)
     answer = await http.post(f"/endpoints/{world.endpoint_id}:wake")
     assert (answer.status_code, answer.json()["state"]) == (202, "healthy")
+    assert [endpoint_id for endpoint_id, _ in world.cluster.woken] == [world.endpoint_id]
+
+
+async def test_one_that_never_sleeps_or_cannot_be_called_yet_is_left_alone(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    endless = world.platform.endpoints.create("default", spec("endless")).id
+    for _ in range(2):
+        world.platform.reconciler.step()
+    assert world.platform.endpoints.get("default", endless).state == "healthy"
+    new = world.platform.endpoints.create("default", spec("new", **SLEEPER)).id
+    for endpoint_id in (endless, new):
+        assert (await http.post(f"/endpoints/{endpoint_id}:wake")).status_code == 202
     assert world.cluster.woken == []
 
 
@@ -228,6 +243,56 @@ def test_a_wake_that_fails_says_why_and_leaves_nobody_waiting(world: World) -> N
 def test_one_that_gave_up_starting_can_be_woken_again(world: World) -> None:
     world.seen(0, 1)
     world.seen(0, 1, status="unhealthy", reason="out of memory", cannot_start=True)
+    assert world.seen(0).state == "sleeping"
+    assert world.route().targets
+
+
+# Where there is no room.
+
+NO_ROOM = "waiting for 1 x cpu-2, 0 free"
+
+
+@ONE_DATABASE
+def test_one_without_room_says_so_starts_when_there_is_some_and_disturbs_nobody(world: World) -> None:
+    busy = world.make("busy")
+    world.seen(1, endpoint_id=busy)
+
+    def others() -> list[tuple[Endpoint, object]]:
+        ids = (busy, world.endpoint_id)
+        return [(world.platform.endpoints.get("default", id), world.route(id).targets) for id in ids]
+
+    before = others()
+    deploys = len(world.cluster.deploys)
+    crowded = world.platform.endpoints.create("default", spec("crowded")).id
+    world.platform.reconciler.step()
+    for _ in range(3):
+        waits = world.seen(0, 1, endpoint_id=crowded, status="starting", phase=NO_ROOM)
+        assert (waits.state, waits.reason) == ("scheduling", f"the first unit is {NO_ROOM}")
+        assert world.route(crowded).targets == ()
+    starts = world.seen(0, 1, endpoint_id=crowded, status="starting", phase="checking weights")
+    assert (starts.state, starts.reason) == ("scheduling", "the first unit is checking weights")
+    runs = world.seen(1, endpoint_id=crowded)
+    assert (runs.state, runs.reason, runs.running_units) == ("healthy", "", 1)
+    assert world.route(crowded).targets
+    assert others() == before
+    assert len(world.cluster.deploys) == deploys + 1
+    kinds = [event.kind for event in world.platform.registry.find(Event, subject=crowded)]
+    assert kinds == ["created", "scheduling", "scheduling", "scheduling", "healthy"]
+
+
+@ONE_DATABASE
+def test_one_that_wakes_without_room_says_so_and_is_awake_when_there_is_some(world: World) -> None:
+    waits = world.seen(0, 1, phase=NO_ROOM)
+    assert (waits.state, waits.reason) == ("waking", f"a unit is {NO_ROOM}")
+    assert world.route().targets  # whoever calls waits for the room
+    assert world.seen(0, 1, phase="checking weights").reason == "a unit is checking weights"
+    awake = world.seen(1)
+    assert (awake.state, awake.reason, awake.running_units) == ("healthy", "", 1)
+
+
+@ONE_DATABASE
+def test_one_that_was_woken_in_vain_for_want_of_room_sleeps_again(world: World) -> None:
+    world.seen(0, 1, phase=NO_ROOM)
     assert world.seen(0).state == "sleeping"
     assert world.route().targets
 

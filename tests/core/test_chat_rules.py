@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.core.chat_rules import ChatRequest, check_chat
+from app.core.chat_rules import MAX_BIASES, MAX_PARTS, ChatRequest, check_chat
 from app.core.errors import BadRequest, InvalidField
 
 SECRET = "my-private-words"
@@ -32,6 +32,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "messages": [
         *(message(role=role) for role in ("system", "developer", "user", "assistant", "tool")),
         message(content=TEXT_PARTS),
+        message(content=TEXT_PARTS[:1] * MAX_PARTS),
         message(content=""),
         message(name="n" * 64),
         MESSAGES * 4096,
@@ -49,7 +50,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "frequency_penalty": [-2.0, 0.5, 2.0, None],
     "logprobs": [True, False, None],
     "top_logprobs": [0, None],
-    "logit_bias": [{}, {"1": -100, "2": 100.0}, None],
+    "logit_bias": [{}, {"1": -100, "2": 100.0}, {str(token): 1 for token in range(MAX_BIASES)}, None],
     "seed": [-(1 << 63), 0, (1 << 63) - 1, None],
     "ignore_eos": [True, False, None],
     "user": ["", "u" * 512, None],
@@ -73,6 +74,7 @@ REFUSED: dict[str, list[tuple[Any, str, str]]] = {
         (message(content=3), "messages[0].content", "3"),
         (message(content=None), "messages[0].content", "null"),
         (message(content=[]), "messages[0].content", "a list of length 0"),
+        (message(content=TEXT_PARTS[:1] * (MAX_PARTS + 1)), "messages[0].content", f"a list of length {MAX_PARTS + 1}"),
         (message(content=[{"type": "text", "text": 7}]), "messages[0].content[0].text", "7"),
         (message(content=[{"type": SECRET, "text": "t"}]), "messages[0].content[0].type", "a string of length 16"),
         (message(name="n" * 65), "messages[0].name", "a string of length 65"),
@@ -130,6 +132,7 @@ REFUSED: dict[str, list[tuple[Any, str, str]]] = {
         ({"5": 101}, "logit_bias.5", "101"),
         ({"5": -101}, "logit_bias.5", "-101"),
         ({"5": SECRET}, "logit_bias.5", "a string of length 16"),
+        ({str(token): 1 for token in range(MAX_BIASES + 1)}, "logit_bias", "an object"),
     ],
     "seed": [
         (1 << 63, "seed", str(1 << 63)),

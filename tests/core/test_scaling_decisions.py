@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.core.scaling import (
     EXPLANATIONS,
+    IN_VAIN_S,
     Decision,
     Rules,
     Signals,
@@ -27,7 +28,7 @@ UNHURRIED = settings(deadline=None)
 numbers = st.one_of(st.floats(), st.floats(0, 1e6), st.integers(0, 500).map(float))
 loads = st.floats(0, 500)
 moments = st.one_of(st.none(), numbers)
-timers = st.builds(Timers, moments, moments)
+timers = st.builds(Timers, moments, moments, moments)
 
 
 @st.composite
@@ -74,7 +75,7 @@ def test_whatever_is_seen_the_target_is_zero_or_a_multiple_in_the_range(seen: Si
     decision = decide(seen, rules, timers)
     assert allowed(decision.units, rules)
     assert {decision.rule, decision.bound} <= EXPLANATIONS.keys()
-    for moment in (decision.timers.idle_since_s, decision.timers.low_since_s):
+    for moment in dataclasses.astuple(decision.timers):
         assert moment is None or moment <= seen.at_s
 
 
@@ -158,7 +159,12 @@ def test_a_decision_takes_less_than_fifty_microseconds():
 
 STEPS_OF_2 = Rules(0, 8, 2, concurrency=4, tokens_per_unit=1000, idle_to_zero_s=30, down_after_s=60)
 AWAKE = Rules(2, 8, 2, concurrency=4, tokens_per_unit=1000, idle_to_zero_s=None, down_after_s=60)
+PATIENT = dataclasses.replace(STEPS_OF_2, idle_to_zero_s=1200)
 NONE = Timers()
+
+
+def in_vain(since_s: float) -> Timers:
+    return Timers(in_vain_since_s=since_s)
 
 
 def seen(
@@ -179,7 +185,15 @@ CASES = [
     (seen(units=0, queued=50), STEPS_OF_2, NONE, (2, "wake", "first_unit")),
     (seen(units=0, target=2, queued=50), STEPS_OF_2, NONE, (2, "hold", "first_unit")),
     (seen(units=1, target=2, queued=50), STEPS_OF_2, NONE, (8, "up", "max_units")),
-    (seen(units=0, target=2), STEPS_OF_2, Timers(0.0), (2, "hold", "min_units")),  # it starts: no clock
+    (seen(units=0, target=2), STEPS_OF_2, Timers(0.0), (2, "hold", "min_units")),  # it starts: nobody is idle yet
+    (seen(700.0, units=0, target=2), STEPS_OF_2, in_vain(100.1), (2, "hold", "min_units")),
+    (seen(700.0, units=0, target=2), STEPS_OF_2, in_vain(100.0), (0, "sleep", "in_vain")),
+    (seen(700.0, units=0, target=1), STEPS_OF_2, in_vain(100.0), (0, "sleep", "in_vain")),  # Ray's way down to zero
+    (seen(700.0, units=1, target=1), STEPS_OF_2, in_vain(100.0), (2, "inside", "step")),  # on which a unit has come
+    (seen(700.0, units=0, target=2, queued=1), STEPS_OF_2, in_vain(0.0), (2, "hold", "first_unit")),  # somebody waits
+    (seen(700.0), STEPS_OF_2, in_vain(0.0), (2, "hold", "min_units")),
+    (seen(700.0, units=0, target=2), PATIENT, in_vain(0.0), (2, "hold", "min_units")),
+    (seen(700.0, units=0, target=2), AWAKE, in_vain(0.0), (2, "hold", "min_units")),
     (seen(), STEPS_OF_2, NONE, (2, "hold", "min_units")),
     (seen(), STEPS_OF_2, Timers(70.0), (0, "sleep", "idle_to_zero")),
     (seen(), STEPS_OF_2, Timers(70.1), (2, "hold", "min_units")),
@@ -218,6 +232,16 @@ def test_going_down_needs_an_unbroken_while():
         timers = decision.timers
         answers.append(decision.units)
     assert answers == [8, 8, 8, 8, 8, 2]
+
+
+def test_who_waits_and_a_unit_that_comes_start_the_time_of_what_is_tried_in_vain_anew():
+    timers, answers = Timers(), []
+    for at_s, queued, units in ((100, 0, 0), (600, 1, 0), (601, 0, 0), (1100, 0, 2), (1101, 0, 0), (1701, 0, 0)):
+        decision = decide(seen(float(at_s), queued=queued, units=units, target=2), STEPS_OF_2, timers)
+        timers = decision.timers
+        answers.append(decision.units)
+    assert answers == [2, 2, 2, 2, 2, 0]
+    assert timers.in_vain_since_s == 1701 - IN_VAIN_S
 
 
 def test_a_clock_that_goes_back_only_makes_it_wait_longer():

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import weakref
 from typing import Any
 
 import httpx
@@ -10,7 +11,9 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from app.core.chat_rules import ChatRequest, check_chat
 from app.core.errors import BadRequest, InternalError, TooManyRequests, Unavailable, UnitGone, UnitLost
+from app.router import chat
 from tests.router.tables import OTHER_KEY, UNKNOWN_KEY, MakeRouter
 from tests.router.units import WAIT_S, Answer, Script, forever
 
@@ -71,6 +74,25 @@ async def test_the_body_is_forwarded_and_not_rebuilt(make_router: MakeRouter) ->
     raw = b'{ "messages":[{"content":"h\\u00e9","role":"user"}],\n"model":"ep-1", "temperature": 1.0 }'
     assert (await router.http().post(CHAT, content=raw)).status_code == 200
     assert router.units.bodies == [raw]
+
+
+async def test_nothing_of_the_request_but_its_body_stays_in_memory_while_it_waits(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[weakref.ref[ChatRequest]] = []
+
+    def checked(*args: Any) -> ChatRequest:
+        request = check_chat(*args)
+        kept.append(weakref.ref(request))
+        return request
+
+    async def looking(answer: Answer) -> None:
+        assert [request() for request in kept] == [None]
+        await whole(answer)
+
+    monkeypatch.setattr(chat, "check_chat", checked)
+    router = await make_router(looking)
+    assert (await router.http().post(CHAT, json=body())).status_code == 200
 
 
 async def test_a_complete_answer_cancels_nothing(make_router: MakeRouter) -> None:

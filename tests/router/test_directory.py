@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core.routing import RoutingTable
 from app.router import directory as module
 from app.router.directory import Directory
 from app.store.file_store import FileStore
@@ -125,3 +126,41 @@ async def test_an_older_table_is_not_taken(store: FileStore, monkeypatch: pytest
         source.put(4)
         await until(lambda: directory.table == table(4))
     assert source.asked_after[:3] == [0, 3, 3]
+
+
+class Handle:
+    """A handle to units."""
+
+    def __init__(self, application: str):
+        self.application = application
+        self.shut_down = asyncio.Event()
+
+    async def shutdown_async(self) -> None:
+        self.shut_down.set()
+
+
+async def test_the_handle_of_what_has_left_the_table_is_shut_down(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HANDLE_GRACE_S", 0.0)
+    directory = Directory(store, NoControlPlane(), Handle)
+    directory._take(table(1).model_dump_json().encode())
+    first = directory.handle("ep-1.r-r1")
+    directory._take(table(2).model_dump_json().encode())
+    assert directory.handle("ep-1.r-r1") is first
+    directory._take(RoutingTable(number=3).model_dump_json().encode())
+    directory._take(table(4).model_dump_json().encode())
+    again = directory.handle("ep-1.r-r1")
+    async with asyncio.timeout(WAIT_S):
+        await first.shut_down.wait()
+    assert again is not first
+    assert not again.shut_down.is_set()
+
+
+async def test_a_handle_goes_on_for_a_while_for_the_calls_that_are_under_way(store: FileStore) -> None:
+    directory = Directory(store, NoControlPlane(), Handle)
+    directory._take(table(1).model_dump_json().encode())
+    handle = directory.handle("ep-1.r-r1")
+    directory._take(RoutingTable(number=2).model_dump_json().encode())
+    await asyncio.sleep(0.02)
+    assert not handle.shut_down.is_set()

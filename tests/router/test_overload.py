@@ -9,7 +9,7 @@ from app.core.routing import Route
 from app.core.wakes import WakeEstimate
 from app.router import queues
 from app.router.queues import Queues
-from tests.router.tables import NOW, MakeRouter
+from tests.router.tables import NOW, OTHER_KEY, MakeRouter
 from tests.router.test_chat import CHAT, body, whole
 from tests.router.test_waking import asleep, ep_1, until
 from tests.router.units import Answer, forever
@@ -80,7 +80,7 @@ async def test_a_request_that_is_turned_away_takes_nothing_from_the_limit_a_seco
 
 
 async def test_bodies_take_so_much_memory_and_no_more(make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
     router = await make_router(forever)
     large = body(messages=[{"role": "user", "content": "x" * 6000}])
     first = asyncio.create_task(router.http().post(CHAT, json=large))
@@ -91,6 +91,59 @@ async def test_bodies_take_so_much_memory_and_no_more(make_router: MakeRouter, m
     second = asyncio.create_task(router.http().post(CHAT, json=large))
     await until(lambda: len(router.units.responses) == 2)
     second.cancel()
+
+
+async def test_a_workspace_takes_half_of_the_memory_and_leaves_the_rest_to_others(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
+    router = await make_router(forever)
+    large = [{"role": "user", "content": "x" * 6000}]
+    mine = asyncio.create_task(router.http().post(CHAT, json=body(messages=large)))
+    await until(lambda: router.units.responses)
+    answer = await router.http().post(CHAT, json=body(messages=large))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+    assert "this workspace" in answer.json()["error"]["message"]
+    theirs = asyncio.create_task(router.http(OTHER_KEY).post(CHAT, json=body(model="ep-theirs", messages=large)))
+    await until(lambda: len(router.units.responses) == 2)
+    mine.cancel()
+    theirs.cancel()
+
+
+async def test_workspaces_together_take_all_of_the_memory_and_no_more(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
+    bounded, table = Queues((await make_router(whole)).figures), ep_1()
+    mine, theirs = table.routes["ep-1"], table.routes["ep-theirs"]
+    another = mine.model_copy(update={"workspace": "another"})
+    with bounded.held(mine, 9000), bounded.held(theirs, 9000):
+        with pytest.raises(queues.QueueFull, match="at this router"):
+            bounded.admit(another, table, 9000)
+        bounded.admit(another, table, 2000)
+    bounded.admit(another, table, 9000)
+
+
+async def test_a_workspace_takes_half_of_the_requests_and_leaves_the_rest_to_others(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "MAX_REQUESTS", 4)
+    may_end = asyncio.Event()
+
+    async def script(answer: Answer) -> None:
+        await may_end.wait()
+        await whole(answer)
+
+    router = await make_router(script)
+    mine = await fill(router, 2)
+    answer = await router.http().post(CHAT, json=body())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+    assert "This workspace" in answer.json()["error"]["message"]
+    theirs = asyncio.create_task(router.http(OTHER_KEY).post(CHAT, json=body(model="ep-theirs")))
+    await until(lambda: len(router.units.responses) == 3)
+    may_end.set()
+    assert {(await task).status_code for task in (*mine, theirs)} == {200}
+    assert (await router.http().post(CHAT, json=body())).status_code == 200
 
 
 async def test_the_pause_follows_the_pace(make_router: MakeRouter) -> None:

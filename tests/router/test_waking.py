@@ -13,13 +13,17 @@ import pytest
 from app.core.routing import Route, RoutingTable, Target
 from app.core.wakes import WakeEstimate
 from app.router import call, hold, waking
-from tests.router.tables import KEY, MakeRouter, table
+from app.router.waking import WOKEN_TRUSTED_S, Waking
+from tests.router.tables import KEY, Clock, MakeRouter, table
 from tests.router.test_chat import CHAT, WHOLE, body, whole
 from tests.router.test_streaming import DONE, chunk, client, error_in
 from tests.router.units import WAIT_S, Answer, forever
 
 ESTIMATE = WakeEstimate(phases={"place": 2, "fetch": 10, "load": 5})
 STREAM = body(stream=True)
+NOT_WAITING = {"x-modelunit-wake": "fail"}
+NEXT = (Target(revision="r2", application="ep-1.r-r2"),)
+"""Another revision has taken the place of the first."""
 Serve = Callable[..., str]
 
 
@@ -61,6 +65,12 @@ def beats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks around unless he is told."""
+    monkeypatch.setattr(hold, "HEARTBEAT_S", 1000.0)
+
+
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that has to go elsewhere goes at once."""
     monkeypatch.setattr(call, "RETRY_PAUSE_S", 0.0)
@@ -97,7 +107,7 @@ async def test_many_requests_wake_it_once_and_are_all_answered_in_order(make_rou
 
 async def test_one_that_is_awake_is_not_woken(make_router: MakeRouter) -> None:
     router = await make_router(whole)
-    for headers in ({}, {"x-modelunit-wake": "fail"}, {"x-modelunit-wake": "wait", "x-modelunit-wake-timeout-s": "5"}):
+    for headers in ({}, NOT_WAITING, {"x-modelunit-wake": "wait", "x-modelunit-wake-timeout-s": "5"}):
         assert (await router.http().post(CHAT, json=body(), headers=headers)).status_code == 200
     assert router.units.wakes == []
 
@@ -115,7 +125,7 @@ async def test_who_does_not_want_to_wait_wakes_it_all_the_same(
 ) -> None:
     router = await sleeping(make_router, whole, snapshot=asleep(wake=estimate))
     for stream in (False, True):
-        answer = await router.http().post(CHAT, json=body(stream=stream), headers={"x-modelunit-wake": "fail"})
+        answer = await router.http().post(CHAT, json=body(stream=stream), headers=NOT_WAITING)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "asleep")
         assert answer.headers["retry-after"] == retry_after
         assert words in answer.json()["error"]["message"]
@@ -124,7 +134,7 @@ async def test_who_does_not_want_to_wait_wakes_it_all_the_same(
     assert router.units.responses == []
     router.units.running.set()
     await asyncio.sleep(0.02)  # the routing table is still the old one
-    answer = await router.http().post(CHAT, json=body(), headers={"x-modelunit-wake": "fail"})
+    answer = await router.http().post(CHAT, json=body(), headers=NOT_WAITING)
     assert answer.status_code == 200
 
 
@@ -280,7 +290,7 @@ async def test_one_that_fell_asleep_unnoticed_is_found_out(make_router: MakeRout
 
 async def test_who_does_not_want_to_wait_is_told_also_then(make_router: MakeRouter) -> None:
     router = await sleeping(make_router, whole, snapshot=table())
-    asking = await begun(router, headers={"x-modelunit-wake": "fail"})
+    asking = await begun(router, headers=NOT_WAITING)
     router.publish(asleep())
     answer = await asking
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "asleep")
@@ -296,23 +306,78 @@ async def test_one_that_changes_while_it_sleeps_takes_its_requests_along(make_ro
     await until(router.units.wakes[0].cancelled.is_set)
     assert len(router.units.responses) == 1
     router.units.running.set()
-    router.publish(ep_1(10, targets=(Target(revision="r2", application="ep-1.r-r2"),)))
+    router.publish(ep_1(10, targets=NEXT))
     answer = await asking
     assert (answer.status_code, answer.content) == (200, WHOLE)
     assert answer.headers["x-modelunit-revision"] == "r2"
     assert router.units.applications[-1] == "ep-1.r-r2"
 
 
+@pytest.mark.usefixtures("impatient", "no_beats")
+@pytest.mark.parametrize("before", [asleep(), table()])
+async def test_what_waits_for_a_revision_goes_along_to_the_next_at_once(
+    make_router: MakeRouter, before: RoutingTable
+) -> None:
+    """Whether its units sleep or have no room for more."""
+    router = await sleeping(make_router, whole, snapshot=before)
+    asking = await begun(router)
+    router.publish(ep_1(9, targets=NEXT))
+    await until(lambda: len(router.units.responses) == 2)
+    assert router.units.responses[0].cancelled.is_set()
+    router.units.running.set()
+    answer = await asking
+    assert (answer.status_code, answer.headers["x-modelunit-revision"]) == (200, "r2")
+
+
+async def test_what_waits_for_a_revision_that_has_no_successor_is_told_why(make_router: MakeRouter) -> None:
+    router = await sleeping(make_router, whole, snapshot=table())
+    asking = await begun(router)
+    router.publish(failed())
+    async with asyncio.timeout(WAIT_S):
+        answer = await asking
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert answer.json()["error"]["message"] == "Endpoint ep-1 is abnormal: out of memory."
+
+
+async def test_the_next_revision_is_woken_instead(make_router: MakeRouter) -> None:
+    router = await sleeping(make_router, whole)
+    await router.http().post(CHAT, json=body(), headers=NOT_WAITING)
+    await until(lambda: router.units.wakes)
+    router.publish(asleep(9, targets=NEXT))
+    await until(router.units.wakes[0].cancelled.is_set)
+    answer = await router.http().post(CHAT, json=body(), headers=NOT_WAITING)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "asleep")
+    await until(lambda: len(router.units.wakes) == 2)
+    assert router.units.applications == ["ep-1.r-r1", "ep-1.r-r2"]
+
+
+async def test_a_call_to_wake_waits_for_so_long_and_another_takes_its_place(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waking, "RETRY_S", 0.0)
+    monkeypatch.setattr(waking, "LONGEST_WAIT_S", 0.05)
+    router = await sleeping(make_router, whole)
+    asking = await begun(router)
+    await until(lambda: len(router.units.wakes) > 1)
+    assert router.units.wakes[0].cancelled.is_set()
+    router.units.running.set()
+    assert (await asking).status_code == 200
+
+
 @pytest.mark.parametrize(
     "after",
     [
+        asleep(9),
         asleep(9, state="stopped", targets=(), running_units=1),
         asleep(9, state="abnormal", targets=(), reason="out of memory"),
-        asleep(9, state="scheduling", targets=(Target(revision="r2", application="ep-1.r-r2"),)),
+        asleep(9, state="scheduling", targets=NEXT),
         table(9).model_copy(update={"routes": {}}),
     ],
 )
-async def test_what_a_unit_works_on_is_left_to_it(make_router: MakeRouter, after: RoutingTable) -> None:
+@pytest.mark.parametrize("headers", [{}, NOT_WAITING])
+async def test_what_a_unit_works_on_is_left_to_it(
+    make_router: MakeRouter, after: RoutingTable, headers: dict[str, str]
+) -> None:
     """Whatever becomes of the endpoint: a unit that is told to go finishes what it has begun."""
     works, may_end = asyncio.Event(), asyncio.Event()
 
@@ -322,7 +387,7 @@ async def test_what_a_unit_works_on_is_left_to_it(make_router: MakeRouter, after
         await whole(answer)
 
     router = await make_router(slow)
-    asking = await begun(router)
+    asking = await begun(router, headers=headers)
     await works.wait()
     router.publish(after)
     await asyncio.sleep(0.02)
@@ -330,6 +395,7 @@ async def test_what_a_unit_works_on_is_left_to_it(make_router: MakeRouter, after
     answer = await asking
     assert (answer.status_code, answer.content) == (200, WHOLE)
     assert len(router.units.responses) == 1
+    assert router.units.wakes == []  # nothing waits for a unit
 
 
 async def test_a_wake_that_breaks_off_is_begun_again(make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,3 +420,54 @@ async def test_nothing_is_kept_of_those_who_have_gone(make_router: MakeRouter) -
     assert router.units.wakes[1:] == []
     await router.http().post(CHAT, json=body())
     assert router.directory._listeners[0].__self__._waiting == {}
+
+
+async def woken(make_router: MakeRouter) -> Any:
+    """A router that has just woken ep-1, of which the routing table knows nothing yet."""
+    router = await make_router(whole, snapshot=asleep())
+    router.waking = Waking(router.directory, Clock(0.0))
+    router.waking.keep_waking(asleep().routes["ep-1"])
+    await until(lambda: awake(router))
+    return router
+
+
+def awake(router: Any) -> bool:
+    """Whether ep-1 is, as far as is known."""
+    known: bool = router.waking.is_awake(router.directory.table.routes["ep-1"])
+    return known
+
+
+async def test_a_unit_that_has_answered_counts_until_a_table_knows_more(make_router: MakeRouter) -> None:
+    router = await woken(make_router)
+    router.publish(starting())  # made before it was awake
+    assert awake(router)
+    router.waking.clock.now = 3600.0  # the control plane is away
+    assert awake(router)
+    router.publish(asleep(10))
+    assert not awake(router)
+
+
+async def test_a_unit_that_the_table_has_seen_counts_no_longer_than_the_table_says(make_router: MakeRouter) -> None:
+    router = await woken(make_router)
+    router.publish(ep_1(9))
+    router.waking.clock.now = WOKEN_TRUSTED_S / 2
+    router.publish(asleep(10))
+    assert not awake(router)
+
+
+@pytest.mark.parametrize("targets", [(), NEXT])
+async def test_a_unit_that_has_answered_counts_for_its_revision_only(
+    make_router: MakeRouter, targets: tuple[Target, ...]
+) -> None:
+    router = await woken(make_router)
+    router.publish(asleep(9, targets=targets))
+    assert not awake(router)
+
+
+async def test_a_unit_that_the_table_knew_first_is_not_noted(make_router: MakeRouter) -> None:
+    router = await make_router(whole, snapshot=ep_1())
+    router.waking = Waking(router.directory, Clock(0.0))
+    router.waking.keep_waking(asleep().routes["ep-1"])
+    await until(lambda: not router.waking._calls)
+    router.publish(asleep(9))
+    assert not awake(router)

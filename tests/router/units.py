@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,15 +55,22 @@ Script = Callable[[Answer], Awaitable[None]]
 class Response:
     """What a Serve handle call gives: awaitable, and cancelled only on request."""
 
-    def __init__(self, work: Awaitable[None]):
-        self._task = asyncio.ensure_future(work)
+    def __init__(self, running: asyncio.Event, work: Callable[[], Awaitable[None]]):
+        self._replica_result_future = asyncio.ensure_future(running.wait())
+        """As Ray has it: done once a unit has taken the call."""
+        self._task = asyncio.ensure_future(self._run(work))
         self.cancelled = asyncio.Event()
+
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+        await self._replica_result_future
+        await work()
 
     def __await__(self) -> Generator[Any, None, None]:
         return asyncio.shield(self._task).__await__()
 
     def cancel(self) -> None:
         self.cancelled.set()
+        self._replica_result_future.cancel()
         self._task.cancel()
 
 
@@ -84,20 +92,19 @@ class Units:
 
     def remote(self, token: bytes, router: str, request_id: str, body: bytes) -> Response:
         script = self._scripts[min(len(self.responses), len(self._scripts) - 1)]
-        response = Response(self._run(script, token, router, body))
+        response = Response(self.running, partial(self._run, script, token, router, body))
         self.responses.append(response)
         self.bodies.append(body)
         return response
 
     def _wake(self) -> Response:
-        self.wakes.append(Response(self._until_running()))
+        self.wakes.append(Response(self.running, self._woken))
         return self.wakes[-1]
 
-    async def _until_running(self) -> None:
-        await self.running.wait()
+    async def _woken(self) -> None:
+        """The unit has nothing to do for it."""
 
     async def _run(self, script: Script, token: bytes, router: str, body: bytes) -> None:
-        await self.running.wait()
         async with _connection(router) as writer:
             await script(Answer(token, writer, body))
 

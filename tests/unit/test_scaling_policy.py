@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from app.core.scaling import Rules, decided_again
+from app.core.scaling import IN_VAIN_S, Rules, decided_again
 from app.unit.autoscaling import autoscaling_options
-from app.unit.scaling_policy import KEPT, NAMESPACE, for_serve
+from app.unit.scaling_policy import KEPT, NAMESPACE, UNASKED_S, for_serve
 from app.unit.work_in_hand import WorkInHand
 
 TICK_S = 0.1
@@ -76,6 +77,7 @@ class Served:
 
     rules: Rules
     start_s: float = 5.0
+    first: bool = True
     now_s: float = 1e9
     running: int = 0
     state: dict[str, Any] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Served:
     idle_s: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.config = config_of(self.rules)
+        self.config = config_of(self.rules, first=self.first)
         self.policy = _apply_autoscaling_config(_resolve_policy_callable(self.config.policy))
         self.target = self.config.initial_replicas or self.rules.min_units
         self.targets = [self.target]
@@ -123,10 +125,11 @@ class Served:
             else:
                 self.running -= 1
 
-    def run(self, seconds: float, requests: float = 0) -> None:
+    def run(self, seconds: float, requests: float = 0, queued: float = 0) -> None:
+        """`queued`: so many of them wait, or as many as find no room."""
         for _ in range(round(seconds / TICK_S)):
             free = self.running * 16
-            self.tick(requests, max(0.0, requests - free))
+            self.tick(requests + queued, queued or max(0.0, requests - free))
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
@@ -144,6 +147,62 @@ def test_a_full_cycle_goes_in_steps(store: Store, step: int):
     # from zero Serve starts one step without asking; it asks once the first unit runs
     assert served.targets[-2:] == [step, 4 * step]
     assert served.running == 4 * step
+
+
+def woken_in_vain(step: int) -> Served:
+    """An endpoint that has slept, and whose units cannot start any more."""
+    served = Served(rules(step))
+    served.run(6)
+    served.run(IDLE_S + 1)
+    assert served.target == 0
+    served.start_s = math.inf
+    served.run(1, queued=1)
+    assert served.target == step
+    return served
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_units_that_do_not_come_are_given_up_once_nobody_waits(store: Store, step: int):
+    served = woken_in_vain(step)
+    served.run(2 * IN_VAIN_S, queued=1)
+    served.run(IN_VAIN_S - 1)
+    assert served.target == step
+    served.run(2)
+    assert served.target == 0
+    last = store.rows()[-1]
+    assert (last["from_units"], last["to_units"], last["rule"], last["bound"]) == (step, 0, "sleep", "in_vain")
+    assert decided_again(last).units == 0
+    served.start_s = 5.0
+    served.run(6, queued=1)
+    assert served.running == step
+
+
+def test_who_comes_to_wait_starts_that_time_anew_though_serve_asks_nobody(store: Store):
+    served = woken_in_vain(1)
+    served.run(IN_VAIN_S - 1)
+    served.run(UNASKED_S + 1, queued=1)
+    served.run(IN_VAIN_S - 1)
+    assert served.target == 1
+    served.run(2)
+    assert served.target == 0
+
+
+def test_a_unit_that_comes_late_stays_for_as_long_as_any(store: Store):
+    served = woken_in_vain(1)
+    served.run(IN_VAIN_S - 1)
+    served.starting = [served.now_s]
+    served.run(IDLE_S - 1)
+    assert (served.target, served.running) == (1, 1)
+    served.run(2)
+    assert served.target == 0
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_unit_of_a_revision_may_take_as_long_as_it_takes(store: Store, first: bool):
+    served = Served(rules(2), start_s=math.inf, first=first)
+    served.target = 2
+    served.run(IN_VAIN_S + 1)
+    assert served.target == (2 if first else 0)
 
 
 def test_every_change_is_in_the_journal_once_and_says_what_it_came_from(store: Store):

@@ -92,6 +92,96 @@ async def test_figures_are_told_at_once_and_again(
     assert len(plane.reports) == count
 
 
+async def test_the_time_since_the_last_report_is_told_at_the_end(
+    start_engine: StartEngine,
+    listener: TokenListener,
+    store: FileStore,
+    log_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporter, "PERIOD_S", 60.0)
+    engine, plane = await start_engine(), Listener()
+    seen = Watch(store, log_file, UNIT)
+    seen.engine_runs(engine, plane)
+    await until(lambda: plane.reports)
+    caller = Caller(listener, engine, max_tokens=3)
+    await caller.read_all()
+    await caller.call
+    await seen.engine_ends()
+    engine.close()
+    await seen.end("done")
+    first, last = plane.reports
+    assert last.started_at == first.started_at
+    assert last.up_s > first.up_s
+    assert last.engine.completion_tokens == 3
+
+
+async def test_the_time_of_a_unit_whose_engine_died_is_told_too(
+    start_engine: StartEngine,
+    listener: TokenListener,
+    store: FileStore,
+    log_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, plane = await start_engine(), Listener()
+    caller = Caller(listener, engine, max_tokens=3)
+    await caller.read_all()
+    await caller.call
+    monkeypatch.setattr(reporter, "PERIOD_S", 60.0)
+    seen = Watch(store, log_file, UNIT)
+    seen.engine_runs(engine, plane)
+    await until(lambda: plane.reports)
+    os.kill(engine.pid, signal.SIGKILL)
+    await engine.died.wait()
+    await seen.end("the engine died")
+    first, last = plane.reports
+    assert last.up_s > first.up_s
+    assert last.engine == first.engine
+    assert last.engine.completion_tokens == 3
+
+
+class SlowListener(Listener):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answers = asyncio.Event()
+
+    async def report(self, report: str) -> None:
+        self.asked += 1
+        await self.answers.wait()
+        await super().report(report)
+
+
+async def test_the_last_report_does_not_overtake_the_one_before(
+    start_engine: StartEngine, store: FileStore, log_file: Path
+) -> None:
+    plane = SlowListener()
+    seen = Watch(store, log_file, UNIT)
+    seen.engine_runs(await start_engine(), plane)
+    await until(lambda: plane.asked)
+    ending = asyncio.create_task(seen.end("done"))
+    await until(lambda: "done" in logged(store))
+    assert plane.asked == 1
+    plane.answers.set()
+    await ending
+    assert plane.asked == len(plane.reports) == 2
+    assert plane.reports[0].up_s < plane.reports[1].up_s
+
+
+async def test_a_control_plane_that_does_not_answer_holds_up_no_end(
+    start_engine: StartEngine, store: FileStore, log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LAST_WORDS_TIMEOUT_S", 0.2)
+    plane = SlowListener()
+    seen = Watch(store, log_file, UNIT)
+    seen.engine_runs(await start_engine(), plane)
+    async with asyncio.timeout(WAIT_S):
+        await seen.end("done")
+    assert plane.reports == []
+
+
 async def test_a_control_plane_that_is_away_is_told_later(
     start_engine: StartEngine, store: FileStore, log_file: Path
 ) -> None:

@@ -117,6 +117,9 @@ class Figures:
             raise BadRequest("This is not a unit's report.") from None
         source = f"unit {endpoint_id} {revision} {unit}"
         with self._lock:
+            heard = self._units.get(source)
+            if heard and heard.report.started_at == parsed.started_at and heard.report.up_s > parsed.up_s:
+                return  # a later one has come first; by this one the unit would seem to have begun anew
             if not self._count(source, parsed.started_at, {endpoint_id: unit_counters(parsed)}):
                 return
             self._minute_of(endpoint_id).sample(source, unit_gauges(parsed))

@@ -2,7 +2,8 @@
 
 The decisions are made inside Serve's controller, which cannot reach the registry. So it leaves each in Ray's own
 key-value store, and here they are written down and taken away there, in this order: one that is read twice is the
-same record again.
+same record again. What Serve does itself, when the range of an application changes, it tells nobody: whoever changes
+the range has it written down.
 """
 
 import json
@@ -14,7 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from app.core.errors import Superseded
+from app.core.lifecycle import Seen
 from app.core.records import Endpoint, ScalingDecision
+from app.core.scaling import Rules, Signals, Timers, decide, journal_row
 from app.store.database import Registry
 
 PERIOD_S = 1.0
@@ -63,6 +66,26 @@ class ScalingJournal:
             self._failing = True
         self._due_at = self._clock() + PERIOD_S
 
+    def changed_in_place(self, app: Seen, rules: Rules, at: datetime) -> None:
+        """Write down where Serve brings the target of `app`, as it was seen before, inside the range of new rules.
+
+        It does so before it asks the policy, and about a fixed number of units it asks none. Raises Superseded only.
+        """
+        if app.target_units is None:
+            return
+        # How much there is to do is not known here, and bounds do not depend on it.
+        signals = Signals(at.timestamp(), 0, 0, 0, units=app.running_units, target=app.target_units)
+        decision = decide(signals, rules, Timers())
+        if decision.rule != "inside" or decision.bound == "step":  # the policy sees to steps
+            return
+        row = journal_row(signals, rules, Timers(), decision)
+        try:
+            self._keep([_record(row, app.endpoint_id, app.revision, at)])
+        except Superseded:
+            raise
+        except Exception:
+            log.exception("the new target of %s cannot be written down", app.endpoint_id)
+
     def find(self, endpoint_id: str, **which: Any) -> Sequence[ScalingDecision]:
         """An endpoint's decisions, oldest first; `which` is as for Registry.find. Raises ValueError as that does."""
         return self._registry.find(ScalingDecision, endpoint_id=endpoint_id, **which)
@@ -71,12 +94,14 @@ class ScalingJournal:
         found = self._cluster.read_notes(PREFIX)
         if not found:
             return
-        decisions = [decision for key, value in found.items() if (decision := _decision(key, value))]
+        self._keep([decision for key, value in found.items() if (decision := _decision(key, value))])
+        self._cluster.drop_notes(found.keys())
+
+    def _keep(self, decisions: Collection[ScalingDecision]) -> None:
         with self._lock:  # else an endpoint could be purged in between
             ids = list({decision.endpoint_id for decision in decisions})
             known = {endpoint.id for endpoint in self._registry.find(Endpoint, id=ids)}
             self._registry.put(*(decision for decision in decisions if decision.endpoint_id in known))
-        self._cluster.drop_notes(found.keys())
 
 
 def _decision(key: str, value: bytes) -> ScalingDecision | None:
@@ -85,13 +110,18 @@ def _decision(key: str, value: bytes) -> ScalingDecision | None:
     The key is modelunit:scaling:ENDPOINT:REVISION:MILLISECONDS; the value is what `journal_row` makes, as JSON.
     """
     try:
-        id = key.removeprefix(PREFIX)
-        endpoint_id, revision, at_ms = id.split(":")
+        endpoint_id, revision, at_ms = key.removeprefix(PREFIX).split(":")
         at = datetime.fromtimestamp(int(at_ms) / 1000, UTC)
         # Signals may be no numbers (NaN), which JSON has no word for and `decide` takes for 0, as it does null.
         row = json.loads(value, parse_constant=lambda _: None)
-        own = {"id": id, "created_at": at, "endpoint_id": endpoint_id, "revision": revision}
-        return ScalingDecision.model_validate({**row, **own})
+        return _record(row, endpoint_id, revision, at)
     except (ValueError, TypeError, OverflowError, OSError) as error:
         log.warning("what was left as a decision about scaling is none (%s)", type(error).__name__)
         return None
+
+
+def _record(row: Mapping[str, Any], endpoint_id: str, revision: str, at: datetime) -> ScalingDecision:
+    """Raises ValueError for what is no row; one of the same moment is the same record."""
+    id = f"{endpoint_id}:{revision}:{round(at.timestamp() * 1000)}"
+    own = {"id": id, "created_at": at, "endpoint_id": endpoint_id, "revision": revision}
+    return ScalingDecision.model_validate({**row, **own})

@@ -17,7 +17,7 @@ class WakePort(Protocol):
 
 
 class Wakes:
-    """Wishes for a unit. Idle time is counted from its start, so it stays for a while."""
+    """Wishes for a unit. They count as requests: from the last of them on it stays for as long as from any."""
 
     def __init__(self, endpoints: Endpoints, cluster: WakePort, changed: Callable[[], None]):
         self._endpoints = endpoints
@@ -25,11 +25,14 @@ class Wakes:
         self._changed = changed
 
     def wake(self, workspace: str, endpoint_id: str) -> Endpoint:
-        """Wake it. One that is awake, or not ready to be called yet, stays as it is. Raises NotFound, Conflict."""
+        """Wake it; one that is awake stays so. One that never sleeps, or cannot be called yet, stays as it is.
+
+        Raises NotFound, Conflict.
+        """
         endpoint = self._endpoints.get(workspace, endpoint_id)
         if endpoint.state in ("stopped", "deleting"):
             raise Conflict(f"This endpoint is {endpoint.state}; only one that sleeps can be woken.")
-        if endpoint.revision and not endpoint.running_units:
+        if endpoint.revision and endpoint.spec.scale.min_units == 0:  # whatever the record says: it may sleep by now
             self._cluster.wake(endpoint.id, endpoint.revision)
             self._changed()
         return endpoint
