@@ -299,7 +299,7 @@ def test_why_the_cluster_refuses_is_told_without_secrets(
     open_platform: OpenPlatform, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
-        raise RuntimeError("s3://me:hunter22@host is away\nAccessDenied: password=hunter22 in /root/.aws/config")
+        raise RuntimeError("s3://me:hunter22@host is away\nAccessDenied: password=hunter22 in /etc/aws/config")
 
     monkeypatch.setattr(cluster, "deploy", refuse)
     platform = open_platform()

@@ -23,7 +23,7 @@ def test_an_error_that_says_why_is_enough(log_file: Path) -> None:
 
 def test_it_holds_no_secrets_and_no_folders(log_file: Path) -> None:
     error = OSError(
-        "GET http://me:secret@host/v1?token=abcdefgh failed for /root/models/a.safetensors \x1b[31mhf_" + "a" * 30
+        "GET http://me:secret@host/v1?token=abcdefgh failed for /opt/models/a.safetensors \x1b[31mhf_" + "a" * 30
     )
     words = last_words(error, log_file)
     assert words == "OSError: GET http://***@host/v1?token=*** failed for a.safetensors ***"
