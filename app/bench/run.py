@@ -20,6 +20,7 @@ from app.bench.load import Figures, measure
 from app.bench.records import measure_records
 from app.bench.rows import rows, rows_alone
 from app.bench.s3_server import NotInstalled
+from app.bench.stage import ENGINE_HOST
 from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
 from app.local import Say
@@ -31,7 +32,7 @@ from app.weights.prepare import DEMO_ID
 
 LEVELS = (1, 8, 16)
 TRIAL_LEVEL = 16
-ENGINE_MARKS = ("app.unit.engine_host", "VLLM::")
+ENGINE_MARKS = (ENGINE_HOST, "VLLM::")
 
 
 def run(home: Path, rounds: int, say: Say) -> list[Row]:

@@ -15,11 +15,16 @@ Timeout = Annotated[
 ]
 
 
-def show_outcome(api: Api, endpoint: dict[str, Any], wait: bool, timeout_s: int | None, as_json: bool) -> None:
-    """Print the endpoint, once it serves if that is to be waited for; one that does not serve then ends with 1."""
+def show_outcome(
+    api: Api, endpoint: dict[str, Any], wait: bool, timeout_s: int | None, as_json: bool, *, awake: bool = False
+) -> None:
+    """Print the endpoint, once it serves if that is to be waited for; one that does not serve then ends with 1.
+
+    `awake`: see wait_for_endpoint.
+    """
     serves = True
     if wait:
-        endpoint, serves = wait_for_endpoint(api, endpoint["id"], timeout_s)
+        endpoint, serves = wait_for_endpoint(api, endpoint["id"], timeout_s, awake=awake)
     show(endpoint, as_json)
     if not serves:
         raise typer.Exit(1)

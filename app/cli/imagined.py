@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from app.cli.api import Api, Rows, segment
 from app.cli.terminal import errors, output, show
@@ -115,7 +116,7 @@ def _every_minute(found: Rows) -> Rows:
     rows: Rows = []
     for moment in sorted(known):
         while rows and (after := rows[-1]["at"] + timedelta(minutes=1)) < moment:
-            rows.append({"at": after, "minute": after.isoformat().replace("+00:00", "Z")})
+            rows.append({"at": after, "minute": to_jsonable_python(after)})
         rows.append(known[moment] | {"at": moment})
     return rows
 

@@ -7,11 +7,10 @@ import typer
 
 from app.cli.api import Api, Rows
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
-from app.cli.endpoint_outcome import Timeout
+from app.cli.endpoint_outcome import Timeout, show_outcome
 from app.cli.imagined import imagine
 from app.cli.terminal import AsJson, Limit, errors, output, printable, show
 from app.cli.times import Since, Until
-from app.cli.waiting import wait_for_endpoint
 from app.core.scaling import decided_again, explain
 
 _DECISION = ("at", "from_units", "to_units", "rule", "bound", "running", "queued", "tokens", "units")
@@ -89,13 +88,8 @@ def wake_command(
 ) -> None:
     """Start the first unit of one that sleeps, without a request."""
     api = Api()
-    path = endpoint_path(api, endpoint)
-    woken, serves = api.call("POST", f"{path}:wake"), True
-    if wait:
-        woken, serves = wait_for_endpoint(api, path.rpartition("/")[2], timeout, awake=True)
-    show(woken, as_json)
-    if not serves:
-        raise typer.Exit(1)
+    woken = api.call("POST", f"{endpoint_path(api, endpoint)}:wake")
+    show_outcome(api, woken, wait, timeout, as_json, awake=True)
 
 
 def _list(rows: Rows, as_json: bool) -> None:

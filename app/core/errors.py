@@ -27,8 +27,12 @@ class PlatformError(Exception):
     code = "internal_error"
     retry_after_s: int | None = None
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None):
+    def __init__(
+        self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int | None = None
+    ):
         super().__init__(message, param, code)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
     @property
     def message(self) -> str:
@@ -93,19 +97,12 @@ class QpsExceeded(TooManyRequests):
 
     type = "ModelArts.4206"
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 1):
-        super().__init__(message, param, code)
-        self.retry_after_s = retry_after_s
-
 
 class QueueFull(TooManyRequests):
     """As many requests of an endpoint wait as may."""
 
     code = "queue_full"
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 5):
-        super().__init__(message, param, code)
-        self.retry_after_s = retry_after_s
+    retry_after_s = 5
 
 
 class InternalError(PlatformError):
@@ -121,10 +118,7 @@ class Asleep(Unavailable):
     """No unit of the endpoint runs, and the caller does not want to wait for one."""
 
     code = "asleep"
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, retry_after_s: int = 30):
-        super().__init__(message, param, code)
-        self.retry_after_s = retry_after_s
+    retry_after_s = 30
 
 
 class UnitLost(Unavailable):

@@ -61,10 +61,11 @@ class Route(_Frozen):
     def require_target(self) -> None:
         """Raises Unavailable while no revision serves."""
         if not self.targets:
-            error = Unavailable(f"Endpoint {self.endpoint_id} is {self.state}: {self.reason or 'no unit is ready'}.")
-            if self.state == "scheduling" and self.wake and (left_s := self.wake.left_s(self.phase)) is not None:
-                error.retry_after_s = come_back_after_s(left_s)
-            raise error
+            left_s = self.wake.left_s(self.phase) if self.state == "scheduling" and self.wake else None
+            raise Unavailable(
+                f"Endpoint {self.endpoint_id} is {self.state}: {self.reason or 'no unit is ready'}.",
+                retry_after_s=None if left_s is None else come_back_after_s(left_s),
+            )
 
     def leads_to(self, application: str) -> bool:
         """Whether this application takes requests."""

@@ -19,6 +19,8 @@ TierName = Literal["low", "medium", "high"]
 
 MOST_UNITS = 64
 """Of one endpoint."""
+MOST_QUEUED = 100_000
+"""The most that `limits.max_queued` may be."""
 IDLE_TO_ZERO_S = 300
 """After so long without a request an endpoint may sleep that says nothing else."""
 
@@ -77,7 +79,7 @@ class LimitsSpec(Spec):
 
     qps_per_unit: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests a second for each running unit (S3, table 8-1); None: no such limit."""
-    max_queued: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    max_queued: Annotated[int, Field(ge=1, le=MOST_QUEUED)] | None = None
     """Requests that may wait while units work on others or start; None: four times what its units work on at once."""
 
 

@@ -94,7 +94,7 @@ def come_back_after_s(left_s: float | None) -> int:
 def heartbeat(phase: str, left_s: float | None) -> bytes:
     """The comment that a waiting stream gets: no client of server-sent events hands it on."""
     words = " ".join(phase.split()) or "finding a place for a unit"
-    left = "" if left_s is None else f", about {max(1, math.ceil(left_s))} s left"
+    left = "" if left_s is None else f", about {come_back_after_s(left_s)} s left"
     return f": waking, {words}{left}\n\n".encode()
 
 

@@ -154,11 +154,9 @@ class Hold:
         self._waking.keep_waking(route)
         if not self._wish.waits:
             left_s = self._waking.left_s(route)
-            soon = f" in about {come_back_after_s(left_s)} s" if left_s is not None else ""
-            raise Asleep(
-                f"Endpoint {self.endpoint_id} is waking; a unit runs{soon or ' soon'}.",
-                retry_after_s=come_back_after_s(left_s),
-            )
+            after_s = come_back_after_s(left_s)
+            when = "soon" if left_s is None else f"in about {after_s} s"
+            raise Asleep(f"Endpoint {self.endpoint_id} is waking; a unit runs {when}.", retry_after_s=after_s)
 
     def _comment(self) -> bytes:
         route = self._waking.directory.table.routes.get(self.endpoint_id)

@@ -16,6 +16,7 @@ from app.core.errors import EngineStartError
 from app.core.lifecycle import application_name
 from app.core.machines import driver_problem
 from app.core.scaling import Rules
+from app.core.specs import MOST_QUEUED
 from app.loopback import keep_grpc_on_loopback
 from app.settings import Settings
 from app.store.object_store import ObjectStore
@@ -38,8 +39,6 @@ HEALTH_CHECK_TIMEOUT_S = 30.0
 DRAIN_TIMEOUT_S = 600.0
 START_ATTEMPTS = 1
 """An engine that cannot start fails the same way twice; the reconciler tries again when something changed."""
-MOST_QUEUED = 100_000
-"""In each router's handle: the most that `limits.max_queued` allows, for it is the routers that bound queues."""
 ENGINE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 DEPLOYMENT = "unit"
 
@@ -208,7 +207,7 @@ def build(
         _internal=True,
         version=version,
         max_ongoing_requests=spec.max_num_seqs * 4,
-        max_queued_requests=MOST_QUEUED,
+        max_queued_requests=MOST_QUEUED,  # in each router's handle: it is the routers that bound queues
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=drain_s,

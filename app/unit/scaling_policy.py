@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.scaling import Decision, Rules, Signals, Timers, cleaned, decide, journal_row
+from app.core.scaling import CLEAR, Decision, Rules, Signals, Timers, cleaned, decide, journal_row
 
 TOKENS, IDLE_S = "tokens", "idle_s"
 """What units tell of themselves, see app/unit/work_in_hand.py."""
@@ -22,7 +22,6 @@ MOST_AGE_S = 1.0
 """Units tell of themselves more often."""
 UNASKED_S = 5.0
 """Serve asks more often than that, but not at all while requests wait for the first unit."""
-CLEAR = 1e-9
 
 log = logging.getLogger("ray.serve")
 

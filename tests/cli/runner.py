@@ -1,13 +1,19 @@
-"""`modelunit` in the process of the test."""
+"""`modelunit` in the process of the test, and in one of its own."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from app.cli import app
+
+ROOT = Path(__file__).parents[2]
 
 
 def modelunit(*arguments: str, typed: str | None = None) -> Result:
@@ -23,6 +29,21 @@ def done(*arguments: str, typed: str | None = None) -> str:
 
 def told(*arguments: str) -> Any:
     return json.loads(done(*arguments, "--json"))
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """A command in a process of its own, which can be interrupted."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", *arguments], cwd=ROOT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def interrupt(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Ctrl-C: its exit status, and what it has printed since."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
 
 
 def options_of_commands() -> Iterator[tuple[str, dict[str, Any]]]:

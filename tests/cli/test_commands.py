@@ -1,11 +1,7 @@
 """`modelunit` against a real control API: what people do with endpoints, keys and the rest, from a terminal."""
 
 import json
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -15,10 +11,8 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.core import patience
 from tests.cli.real_platform import Here
-from tests.cli.runner import done, modelunit, told
+from tests.cli.runner import done, interrupt, modelunit, started, told
 from tests.control_plane.platforms import until
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_an_endpoint_from_the_first_wish_to_the_last(here: Here) -> None:
@@ -29,18 +23,9 @@ def test_an_endpoint_from_the_first_wish_to_the_last(here: Here) -> None:
     assert (endpoint["state"], endpoint["auto_stop_s"], endpoint["scale"]["max_units"]) == ("healthy", 14_400, 2)
 
     shown = done(
-        "endpoints",
-        "patch",
-        "demo",
-        "--description",
-        "one",
-        "--qps-per-unit",
-        "2.5",
-        "--max-queued",
-        "7",
-        "--clear",
-        "auto_stop_s",
-    )
+        "endpoints", "patch", "demo",
+        "--description", "one", "--qps-per-unit", "2.5", "--max-queued", "7", "--clear", "auto_stop_s",
+    )  # fmt: skip
     assert shown.startswith("in_place: ")
     endpoint = told("endpoints", "get", "demo")
     assert (endpoint["description"], endpoint["limits"]) == ("one", {"qps_per_unit": 2.5, "max_queued": 7})
@@ -119,15 +104,11 @@ def test_what_goes_wrong_is_said(here: Here, arguments: list[str], status: int, 
 
 def test_the_wish_stands_after_ctrl_c(here: Here) -> None:
     here.cluster.deploy = lambda *_: None  # type: ignore[method-assign]  # nothing ever runs
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "endpoints", "create", "demo", "--model", "m-1"], cwd=ROOT,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = started("endpoints", "create", "demo", "--model", "m-1")
     assert process.stderr
     assert "scheduling" in process.stderr.readline()  # it waits
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    status, out, err = interrupt(process)
+    assert (status, out) == (1, "")
     endpoint = told("endpoints", "get", "demo")
     assert endpoint["state"] == "scheduling"
     assert err.splitlines()[-1].startswith(f"interrupted; the wish stands and {endpoint['id']} goes on")

@@ -2,9 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,10 +11,8 @@ from app import client
 from app.core import patience
 from app.core.records import DEFAULT_WORKSPACE
 from tests.cli.real_platform import Here, away, lost_answer, through
-from tests.cli.runner import modelunit, told
+from tests.cli.runner import interrupt, modelunit, started, told
 from tests.deployable import weights_arriving, write_config
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -105,15 +100,11 @@ def test_what_cannot_be_deployed_is_said(here: Here, folder: str, arguments: lis
 
 def interrupted(folder: str, asked: threading.Event | None) -> str:
     """What it says when it is interrupted; once it waits, or while it asks."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "deploy", "--model", folder], cwd=ROOT,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = started("deploy", "--model", folder)
     assert process.stderr
     assert asked.wait(60) if asked else "scheduling" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (1, "")
+    status, out, err = interrupt(process)
+    assert (status, out) == (1, "")
     return err.splitlines()[-1]
 
 

@@ -1,10 +1,6 @@
 """`modelunit endpoints logs`: what units wrote, also as they write it, and why there is nothing."""
 
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +8,7 @@ from app.core.log_lines import write
 from app.store.layout import LogObject, log_hour
 from app.store.objects import open_store
 from tests.cli.real_platform import Here
-from tests.cli.runner import done, modelunit, told
-
-ROOT = Path(__file__).parents[2]
+from tests.cli.runner import done, interrupt, modelunit, started, told
 
 
 @pytest.fixture
@@ -57,14 +51,9 @@ def test_why_there_is_no_line_is_said(here: Here, endpoint_id: str, everything: 
 
 def test_lines_that_come_are_shown_as_they_come(here: Here, endpoint_id: str) -> None:
     ship(here, endpoint_id, "loading", "ready")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "endpoints", "logs", "demo", "--follow", "--search", "ad"], cwd=ROOT,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = started("endpoints", "logs", "demo", "--follow", "--search", "ad")
     assert process.stdout
     assert [process.stdout.readline().split()[-1] for _ in range(2)] == ["loading", "ready"]
     ship(here, endpoint_id, "serving", "adding", number=1)
     assert process.stdout.readline().split()[-1] == "adding"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (1, "", "interrupted\n")
+    assert interrupt(process) == (1, "", "interrupted\n")

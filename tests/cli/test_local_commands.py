@@ -1,9 +1,6 @@
 """`modelunit` without a platform, and against one that is played by a few small answers."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +11,7 @@ from app.settings import Settings
 from app.store.layout import find_manifests
 from app.store.objects import open_store
 from tests.cli.played_machine import DEPLOYED, ENDPOINTS, KEY, Machine
-from tests.cli.runner import modelunit
-
-ROOT = Path(__file__).parents[2]
+from tests.cli.runner import interrupt, modelunit, started
 
 
 @pytest.mark.parametrize("command", ["status", "endpoints", "models"])
@@ -75,14 +70,9 @@ def test_a_platform_that_does_not_answer_is_a_failure_with_a_line(
 
 def test_ctrl_c_is_a_failure_without_a_stack_trace(platform: Running, machine: Machine) -> None:
     machine.fault = "silent"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "endpoints"], cwd=ROOT,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = started("endpoints")
     assert machine.asked.wait(60)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (1, "", "interrupted\n")
+    assert interrupt(process) == (1, "", "interrupted\n")
 
 
 def test_a_refused_key_is_a_failure_with_the_reason(platform: Running, monkeypatch: pytest.MonkeyPatch) -> None:

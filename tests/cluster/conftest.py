@@ -131,9 +131,13 @@ class Platform:
         )
         self.openai = openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, timeout=60)
 
+    def endpoints(self) -> list[dict[str, Any]]:
+        answer = self.http.get("/platform/v1/endpoints", params={"page_size": 1000})
+        listed: list[dict[str, Any]] = answer.json()["data"]
+        return listed
+
     def endpoint(self, name: str) -> dict[str, Any]:
-        listed = self.http.get("/platform/v1/endpoints").json()["data"]
-        return next(endpoint for endpoint in listed if endpoint["name"] == name)
+        return next(endpoint for endpoint in self.endpoints() if endpoint["name"] == name)
 
     def wait_for(self, name: str, *states: str) -> dict[str, Any]:
         """The endpoint once it is in one of these states, its wish carried out if that is healthy."""
@@ -144,6 +148,11 @@ class Platform:
             return endpoint if endpoint["state"] in states and settled else None
 
         return until(reached, f"{name} {states}")
+
+    def wait_until_asleep(self, name: str) -> None:
+        """Until it sleeps and nothing of it is left."""
+        self.wait_for(name, "sleeping")
+        until(lambda: not self.engine_pids(name), f"the engines of {name} to end")
 
     def events(self, name: str) -> list[str]:
         shown = self.http.get(f"/platform/v1/endpoints/{self.endpoint(name)['id']}/events", params={"page_size": 1000})

@@ -35,7 +35,7 @@ def test_a_deployed_config_adds_changes_and_removes_endpoints_without_restarting
     assert {name: platform.engine_pids(name) for name in before} == before
 
     platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
-    until(lambda: all(e["name"] != "added" for e in platform.http.get("/platform/v1/endpoints").json()["data"]), "gone")
+    until(lambda: all(endpoint["name"] != "added" for endpoint in platform.endpoints()), "gone")
     until(lambda: platform.endpoint("crashing")["generation"] > now["generation"], "the range of before")
     assert platform.wait_for("crashing", "healthy")["revision"] == old["revision"]
     assert {name: platform.engine_pids(name) for name in before} == before

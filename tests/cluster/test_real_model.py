@@ -95,8 +95,7 @@ def sleepy(platform: Platform) -> Iterator[None]:
 def test_it_sleeps_while_nobody_calls_and_a_request_wakes_it(platform: Platform, sleepy: None) -> None:
     """The one who waits is an ordinary client, which does not notice the heartbeats."""
     endpoint_id = platform.endpoint("demo")["id"]
-    until(lambda: platform.endpoint("demo")["state"] == "sleeping", "the demo endpoint to sleep")
-    until(lambda: not platform.engine_pids("demo"), "its engine to end")
+    platform.wait_until_asleep("demo")
     started = platform.units_started(endpoint_id)
     stream = platform.openai.chat.completions.create(
         model="demo", messages=QUESTION, temperature=0, max_tokens=32, stream=True,  # type: ignore[call-overload]

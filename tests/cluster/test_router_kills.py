@@ -18,7 +18,6 @@ ANSWERS = 20
 
 def belongings(platform: Platform) -> dict[str, Any]:
     """Every endpoint by its ID: what is kept of it, the units it has had, and the processes of those it has."""
-    listed = platform.http.get("/platform/v1/endpoints", params={"page_size": 1000}).json()["data"]
     kept = ("name", "generation", "revision", "state", "created_at")
     return {
         endpoint["id"]: {
@@ -26,7 +25,7 @@ def belongings(platform: Platform) -> dict[str, Any]:
             "units_ever": platform.units_started(endpoint["id"]),
             "engines": platform.engine_pids(endpoint["name"]),
         }
-        for endpoint in listed
+        for endpoint in platform.endpoints()
     }
 
 

@@ -1,7 +1,6 @@
 """Endpoints whose units come and go in steps on a real cluster: up with the load, down after it, to sleep and awake."""
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -79,12 +78,7 @@ def endpoints(platform: Platform) -> Iterator[None]:
     platform.deploy(DEMO, STEADY, CRASHING, *map(elastic, STEPS), simulations=simulations, machine_types=MACHINES)
     yield
     platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
-
-    def gone() -> bool:
-        listed = platform.http.get("/platform/v1/endpoints").json()["data"]
-        return not names & {endpoint["name"] for endpoint in listed}
-
-    until(gone, "the endpoints to go")
+    until(lambda: not names & {endpoint["name"] for endpoint in platform.endpoints()}, "the endpoints to go")
 
 
 def stream(platform: Platform, endpoint_id: str, open_streams: contextlib.ExitStack) -> None:
@@ -92,10 +86,10 @@ def stream(platform: Platform, endpoint_id: str, open_streams: contextlib.ExitSt
     client = httpx.Client(
         base_url=platform.base_url, headers={"authorization": f"Bearer {platform.key}"}, timeout=60, trust_env=False
     )
-    body = {"model": endpoint_id, "messages": [], "max_tokens": LONG_ANSWER_TOKENS, "stream": True}
-    body["messages"] = [{"role": "user", "content": "hi"}]
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": endpoint_id, "messages": messages, "max_tokens": LONG_ANSWER_TOKENS, "stream": True}
     open_streams.enter_context(client)
-    answer = open_streams.enter_context(client.stream("POST", "/v1/chat/completions", content=json.dumps(body)))
+    answer = open_streams.enter_context(client.stream("POST", "/v1/chat/completions", json=body))
     assert answer.status_code == 200
 
 
@@ -123,8 +117,7 @@ def full_cycle(platform: Platform, step: int) -> None:
             targets.wait_for(step, 30)
         quiet_at = time.monotonic()
         asleep_s = targets.wait_for(0, IDLE_S + 30) - quiet_at
-        platform.wait_for(f"elastic-{step}", "sleeping")
-        until(lambda: not platform.engine_pids(f"elastic-{step}"), "the engines to end")
+        platform.wait_until_asleep(f"elastic-{step}")
 
         with contextlib.ExitStack() as woken:
             stream(platform, endpoint_id, woken)

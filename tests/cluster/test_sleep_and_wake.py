@@ -43,12 +43,7 @@ def deploy(platform: Platform, *endpoints: dict[str, Any], **simulations: dict[s
     played = SIMULATIONS | {endpoint["name"]: SIMULATION for endpoint in endpoints} | simulations
     platform.deploy(DEMO, STEADY, CRASHING, *endpoints, simulations=played)
     kept = {endpoint["name"] for endpoint in (DEMO, STEADY, CRASHING, *endpoints)}
-
-    def settled() -> bool:
-        listed = platform.http.get("/platform/v1/endpoints").json()["data"]
-        return {endpoint["name"] for endpoint in listed} == kept
-
-    until(settled, "the endpoints that were deployed")
+    until(lambda: {endpoint["name"] for endpoint in platform.endpoints()} == kept, "the endpoints that were deployed")
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +98,8 @@ def running_units(platform: Platform, name: str) -> int:
     return int(platform.endpoint(name)["units"]["running"])
 
 
-def asleep(platform: Platform, name: str) -> None:
-    """Until it sleeps and nothing of it is left."""
-    platform.wait_for(name, "sleeping")
-    until(lambda: not platform.engine_pids(name), "the engine to end")
-
-
 def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform: Platform, ids: dict[str, str]) -> None:
-    asleep(platform, "sleeper")
+    platform.wait_until_asleep("sleeper")
     started = platform.units_started(ids["sleeper"])
     callers = [Caller(platform, ids["sleeper"]) for _ in range(AT_ONCE)]
     together = threading.Barrier(AT_ONCE)
@@ -129,7 +118,7 @@ def test_many_first_requests_at_once_are_one_start_and_as_many_answers(platform:
 def test_who_does_not_wait_is_told_when_to_come_back_and_finds_it_awake(
     platform: Platform, ids: dict[str, str]
 ) -> None:
-    asleep(platform, "hurried")
+    platform.wait_until_asleep("hurried")
     refused = Caller(platform, ids["hurried"]).ask(**{"x-modelunit-wake": "fail"})
     assert refused.status_code == 503
     assert 1 <= int(refused.headers["retry-after"]) <= START_S
@@ -140,7 +129,7 @@ def test_who_does_not_wait_is_told_when_to_come_back_and_finds_it_awake(
 
 
 def test_one_that_is_woken_by_hand_wakes(platform: Platform, ids: dict[str, str]) -> None:
-    asleep(platform, "called-by-hand")
+    platform.wait_until_asleep("called-by-hand")
     assert platform.http.post(f"/platform/v1/endpoints/{ids['called-by-hand']}:wake").status_code == 202
     until(lambda: running_units(platform, "called-by-hand") == 1, "a unit", START_S)
 
@@ -148,7 +137,7 @@ def test_one_that_is_woken_by_hand_wakes(platform: Platform, ids: dict[str, str]
 def test_who_waits_for_a_wake_that_fails_is_told_in_the_engines_own_words(
     platform: Platform, ids: dict[str, str], broken: Path
 ) -> None:
-    asleep(platform, "moody")
+    platform.wait_until_asleep("moody")
     broken.touch()
     callers = [Caller(platform, ids["moody"]) for _ in range(3)]
     with ThreadPoolExecutor(len(callers)) as threads:

@@ -26,7 +26,6 @@ from app.store.file_store import FileStore
 from app.store.layout import LOGS, LogObject, log_hour
 from app.store.object_store import ObjectStore, StoreUnavailable
 from app.store.objects import open_store
-from tests.control_plane.conftest import ClientFor
 from tests.control_plane.platforms import ONE_DATABASE, WAIT_S, by_name, spec, until_answer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -231,7 +230,7 @@ async def test_a_store_that_is_away_is_said(
 
 
 async def test_places_for_long_texts_are_limited_and_given_back(
-    platform: Platform, fetch: Callable[..., Any], put: Put, client_for: ClientFor
+    platform: Platform, fetch: Callable[..., Any], put: Put
 ) -> None:
     put("a", (1, "one"))
     for _ in range(20):
@@ -244,8 +243,7 @@ async def test_places_for_long_texts_are_limited_and_given_back(
             assert answer.status_code == 429
             assert "retry-after" in answer.headers
         assert (await fetch()).status_code == 200
-        others = platform.log_places.taken("ws-other")  # who has places of their own
-        with others:
+        with platform.log_places.taken("ws-other"):  # who has places of their own
             pass
         for number in range(12):
             places.enter_context(platform.log_places.taken(f"ws-{number}"))
@@ -263,7 +261,7 @@ async def test_a_stream_that_never_begins_holds_no_place() -> None:
         pass
 
 
-async def test_who_reads_logs_holds_nobody_up(platform: Platform, clock: Clock) -> None:
+async def test_who_reads_logs_holds_nobody_up(platform: Platform) -> None:
     """Reports of units and routers are taken in asyncio's own few threads."""
     let_go = threading.Event()
 

@@ -191,7 +191,7 @@ async def test_who_may_not_read_any_more_reads_no_more(
 
 @ONE_DATABASE
 async def test_a_revoked_key_follows_no_longer_over_http(
-    admin: httpx.AsyncClient, client_for: ClientFor, job: Job, cluster: FakeCluster, platform: Platform
+    client_for: ClientFor, job: Job, cluster: FakeCluster, platform: Platform
 ):
     cluster.written[job.id] = "one\n"
     issued, key = platform.keys.issue("default", "developer", "")

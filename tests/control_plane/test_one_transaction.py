@@ -103,7 +103,7 @@ def test_all_of_it_or_nothing(
     assert platform.registry.find(Event, subject=record.id)[-1].kind in ("revoked", "removed", "deleted", "purged")
 
 
-def test_a_workspace_leaves_no_files_of_its_jobs(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_leaves_no_files_of_its_jobs(platform: Platform) -> None:
     theirs, _, _ = platform.workspaces.create("theirs")
     job = ended_job(platform, theirs.id)
     platform.workspaces.delete(theirs.id)

@@ -12,25 +12,17 @@ from app.core.errors import TooManyRequests
 from app.core.records import AuditEntry
 from app.settings import Settings
 from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of
-
-
-class Seconds:
-    """A clock that tests set."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.router.tables import Clock
 
 
 @pytest.fixture
-def clock() -> Seconds:
-    return Seconds()
+def clock() -> Clock:
+    return Clock(0.0)
 
 
 @ONE_DATABASE
 async def test_a_loop_does_not_fill_the_audit(
-    open_platform: Callable[..., Platform], clock: Seconds, settings: Settings
+    open_platform: Callable[..., Platform], clock: Clock, settings: Settings
 ) -> None:
     """Also with a key that may do nothing here."""
     platform = open_platform(clock=clock, changes_per_key_s=3)
@@ -59,7 +51,7 @@ def test_so_many_a_second_are_people_and_their_scripts() -> None:
     assert ControlPlaneArgs().changes_per_key_s == 20
 
 
-def test_keys_that_rest_are_forgotten(clock: Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_rest_are_forgotten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "MAX_BUCKETS", 2)
     paced = Pace(1, clock)
     for key in ("key-1", "key-2", "key-1", "key-3"):

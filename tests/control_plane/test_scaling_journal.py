@@ -18,6 +18,7 @@ from app.core.records import Endpoint, ScalingDecision
 from app.core.scaling import Rules, Signals, Timers, decide, decided_again, explain, journal_row
 from tests.control_plane.conftest import OpenPlatform
 from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, by_name, spec, until
+from tests.router.tables import Clock
 
 RULES = Rules(0, 8, 2, concurrency=4.0, tokens_per_unit=None, idle_to_zero_s=60.0)
 
@@ -42,17 +43,9 @@ def leave(cluster: FakeCluster, endpoint_id: str, at_s: float, **changed: Any) -
     cluster.notes[key] = json.dumps(row(at_s) | changed).encode()
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
@@ -74,7 +67,7 @@ def collect(platform: Platform, cluster: FakeCluster, clock: Clock) -> Callable[
     """Lets the platform's own loop do it, in its next step."""
 
     def collect() -> None:
-        clock.now_s += PERIOD_S
+        clock.now += PERIOD_S
         platform.endpoint_loop.nudge()
         until(lambda: not cluster.notes)
 
@@ -246,10 +239,10 @@ def test_it_looks_once_a_second_at_most(platform: Platform, cluster: FakeCluster
     journal = journal_of(platform, cluster, clock)
     journal.collect()
     leave(cluster, demo, NOW_S)
-    clock.now_s += 0.9
+    clock.now += 0.9
     journal.collect()
     assert cluster.notes
-    clock.now_s += 0.1
+    clock.now += 0.1
     journal.collect()
     assert not cluster.notes
 
@@ -268,7 +261,7 @@ def test_what_cannot_be_written_down_stays_where_it_is(
         patch.setattr(platform.registry, "put", refuse)
         journal.collect()
     assert cluster.notes
-    clock.now_s += 1
+    clock.now += 1
     journal.collect()
     assert not cluster.notes
     assert len(read(platform, demo)) == 1
@@ -276,7 +269,7 @@ def test_what_cannot_be_written_down_stays_where_it_is(
 
 @ONE_DATABASE
 def test_one_that_is_superseded_takes_nothing_away(platform: Platform, cluster: FakeCluster, demo: str) -> None:
-    journal = journal_of(platform, cluster, Clock())
+    journal = journal_of(platform, cluster, Clock(100.0))
     leave(cluster, demo, NOW_S)
     assert platform.registry._epoch is not None
     platform.registry._epoch -= 1

@@ -24,7 +24,7 @@ from app.router.stream import TokenListener
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
 from tests.router.tables import KEY, Clock, MakeRouter, NoControlPlane, Others, table
-from tests.router.units import WAIT_S, Script, UnitDirectory, Units
+from tests.router.units import WAIT_S, Script, Units
 
 
 @dataclass
@@ -67,7 +67,7 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         store = FileStore(tmp_path / "objects")
         store.write(SNAPSHOT, (snapshot or table()).model_dump_json().encode())
         units = Units(*scripts)
-        directory = UnitDirectory(store, NoControlPlane(), units)
+        directory = Directory(store, NoControlPlane(), units.handle)
         await directory.load_snapshot()
         listener = TokenListener()
         await listener.start("127.0.0.1")

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from app.router.directory import Directory
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
 from tests.router.tables import NoControlPlane, table
-from tests.router.units import WAIT_S
+from tests.router.units import WAIT_S, until
 
 
 @pytest.fixture
@@ -48,11 +48,6 @@ async def following(directory: Directory) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (the directory tells nobody; `following` bounds the wait)
-        await asyncio.sleep(0.001)
 
 
 async def test_a_router_starts_from_the_snapshot_without_the_control_plane(store: FileStore) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from app.router.deployment import Router
-from tests.router.test_waking import until
+from tests.router.units import until
 
 
 async def test_a_router_that_drains_hears_of_new_tables_until_its_last_request_has_ended() -> None:

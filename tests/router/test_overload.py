@@ -11,8 +11,8 @@ from app.router import queues
 from app.router.queues import Queues
 from tests.router.tables import NOW, OTHER_KEY, MakeRouter
 from tests.router.test_chat import CHAT, body, whole
-from tests.router.test_waking import asleep, ep_1, until
-from tests.router.units import Answer, forever
+from tests.router.test_waking import asleep, ep_1
+from tests.router.units import Answer, forever, until
 
 
 async def fill(router: Any, count: int) -> "list[asyncio.Task[Any]]":

@@ -11,8 +11,7 @@ from app.router.reporter import QUIET_PERIOD_S, Reporter
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
 from tests.router.tables import Clock, NoControlPlane, table
-from tests.router.test_directory import until
-from tests.router.units import WAIT_S
+from tests.router.units import WAIT_S, until
 
 
 class Sink:

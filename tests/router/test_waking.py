@@ -17,7 +17,7 @@ from app.router.waking import WOKEN_TRUSTED_S, Waking
 from tests.router.tables import KEY, Clock, MakeRouter, table
 from tests.router.test_chat import CHAT, WHOLE, body, whole
 from tests.router.test_streaming import DONE, chunk, client, error_in
-from tests.router.units import WAIT_S, Answer, forever
+from tests.router.units import WAIT_S, Answer, forever, until
 
 ESTIMATE = WakeEstimate(phases={"place": 2, "fetch": 10, "load": 5})
 STREAM = body(stream=True)
@@ -44,14 +44,6 @@ def starting(number: int = 9, phase: str = "starting the engine", **changes: Any
 
 def failed(number: int = 10) -> RoutingTable:
     return asleep(number, state="abnormal", targets=(), reason="out of memory")
-
-
-async def until(check: Callable[[], Any]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            if check():
-                return
-            await asyncio.sleep(0.005)
 
 
 async def streamed(answer: Answer) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 from app.core.errors import PlatformError
 from app.core.frames import Kind, encode
-from app.router.directory import Directory, TableSource
-from app.store.object_store import ObjectStore
 
 WAIT_S = 10
 
@@ -82,13 +80,18 @@ class Units:
         self.responses: list[Response] = []
         self.bodies: list[bytes] = []
         self.applications: list[str] = []
-        """Of each call, the wakes too."""
+        """Whose handles were opened, in order."""
         self.wakes: list[Response] = []
         self.running = asyncio.Event()
         """Whether a unit runs; cleared: the calls that come wait in the handle."""
         self.running.set()
         self.chat = self  # handle.chat.remote
         self.wake = SimpleNamespace(remote=self._wake)
+
+    def handle(self, application: str) -> "Units":
+        """For a directory: every application's handle leads here."""
+        self.applications.append(application)
+        return self
 
     def remote(self, token: bytes, router: str, request_id: str, body: bytes) -> Response:
         script = self._scripts[min(len(self.responses), len(self._scripts) - 1)]
@@ -119,16 +122,11 @@ async def _connection(router: str) -> AsyncIterator[asyncio.StreamWriter]:
         writer.close()
 
 
-class UnitDirectory(Directory):
-    """A directory whose handles lead to the test's units."""
-
-    def __init__(self, store: ObjectStore, source: TableSource, units: Units):
-        super().__init__(store, source)
-        self._units = units
-
-    def handle(self, application: str) -> Any:
-        self._units.applications.append(application)
-        return self._units
+async def until(check: Callable[[], Any]) -> None:
+    """Wait for what tells nobody."""
+    async with asyncio.timeout(WAIT_S):
+        while not check():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 async def forever(_: Answer) -> None:

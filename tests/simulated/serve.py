@@ -23,7 +23,7 @@ from app.unit.autoscaling import PUSH_PERIOD_S, WINDOW_S
 from app.unit.deployment import UnitSpec
 from app.unit.scaling_policy import IDLE_S, TOKENS
 from tests.simulated.events import Events
-from tests.simulated.units import KEPT_S, Request, Unit
+from tests.simulated.units import Request, Unit, forget
 
 TICK_S = float(TUNING["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"])
 SAMPLES = 5
@@ -115,9 +115,7 @@ class Handle:
     def _note(self) -> None:
         now_s = self._events.now_s
         self._told.append((now_s, len(self._queue), self._running))
-        if len(self._told) > 500:
-            recent = next(i for i, told in enumerate(self._told) if told[0] > now_s - KEPT_S or i == 499)
-            del self._told[: max(0, recent - 1)]
+        forget(self._told, now_s)
 
 
 def _load(unit: Unit) -> int:

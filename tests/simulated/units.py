@@ -146,6 +146,11 @@ class Unit:
     def _note(self) -> None:
         stats, now_s = self._work.stats(), self._events.now_s
         self._told.append((now_s, stats, bool(self.calls)))
-        if len(self._told) > 500:
-            recent = next(i for i, told in enumerate(self._told) if told[0] > now_s - KEPT_S or i == 499)
-            del self._told[: max(0, recent - 1)]
+        forget(self._told, now_s)
+
+
+def forget(told: list[Any], now_s: float) -> None:
+    """Drop what nobody asks about any more of what was told; each entry begins with its moment."""
+    if len(told) > 500:
+        recent = next(i for i, entry in enumerate(told) if entry[0] > now_s - KEPT_S or i == 499)
+        del told[: max(0, recent - 1)]

@@ -9,6 +9,7 @@ from app.router.stream import TokenListener
 from app.unit.engine import Simulation
 from app.unit.engine_client import EngineClient
 from tests.unit.engines import WAIT_S, StartEngine, end_host, launch_of
+from tests.unit.weight_units import cache, near  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(scope="module")

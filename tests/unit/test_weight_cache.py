@@ -38,17 +38,6 @@ def far(tmp_path: Path) -> FarStore:
 
 
 @pytest.fixture
-def near(far: FarStore, tmp_path: Path) -> FileStore:
-    """The same store on this machine's disk."""
-    return FileStore(tmp_path / "objects")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def start_unit(cache: Path) -> Iterator[Callable[..., Unit]]:
     """Starts units on one node; all are ended in the end."""
     units: list[Unit] = []

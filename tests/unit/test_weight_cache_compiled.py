@@ -27,17 +27,6 @@ def far(tmp_path: Path) -> FarStore:
     return store
 
 
-@pytest.fixture
-def near(far: FarStore, tmp_path: Path) -> FileStore:
-    """The same store on this machine's disk."""
-    return FileStore(tmp_path / "objects")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
 def use(store: FileStore, cache: Path, model: str = "m-1") -> Weights:
     """As a unit that starts."""
     return fetch(store, version_prefix(model, "BF16"), cache)

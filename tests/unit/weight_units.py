@@ -6,6 +6,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.core.errors import EngineStartError
 from app.store.file_store import FileStore
 from app.store.layout import Manifest, publish_folder
@@ -60,6 +62,17 @@ class FarStore(FileStore):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(data)
         return publish_folder(self, source, model_id=model_id, name="m", base_model="b", precision="BF16")
+
+
+@pytest.fixture
+def near(far: FarStore, tmp_path: Path) -> FileStore:
+    """A module's own `far` store, but on this machine's disk."""
+    return FileStore(tmp_path / "objects")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 @dataclass
