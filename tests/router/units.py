@@ -84,6 +84,8 @@ class Units:
         self.applications: list[str] = []
         """Of each call, the wakes too."""
         self.wakes: list[Response] = []
+        self.released: list[str] = []
+        """Applications whose handle was given up."""
         self.running = asyncio.Event()
         """Whether a unit runs; cleared: the calls that come wait in the handle."""
         self.running.set()
@@ -129,6 +131,9 @@ class UnitDirectory(Directory):
     def handle(self, application: str) -> Any:
         self._units.applications.append(application)
         return self._units
+
+    def release(self, application: str) -> None:
+        self._units.released.append(application)
 
 
 async def forever(_: Answer) -> None:
