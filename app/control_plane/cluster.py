@@ -17,6 +17,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from ray.serve._private.common import REPLICA_ID_FULL_ID_STR_PREFIX, DeploymentStatusTrigger
 from ray.serve._private.constants import SERVE_NAMESPACE
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, ReplicaState
 
 from app.core.errors import EngineStartError
@@ -178,15 +179,17 @@ class Cluster:
 
 
 async def _wake(application: str) -> None:
-    response = None
+    handle, response = DeploymentHandle("unit", application), None  # Serve would keep one of its own for ever
     try:
-        response = serve.get_deployment_handle("unit", application, _check_exists=False).wake.remote()
+        response = handle.wake.remote()
         async with asyncio.timeout(WAKE_TIMEOUT_S):
             await response
     except Exception as error:  # whatever Serve raises: the endpoint's own state tells what is wrong with it
         log.warning("%s was not woken (%s)", application, type(error).__name__)
         if response is not None:
             response.cancel()
+    finally:
+        await handle.shutdown_async()
 
 
 def _unplaced(replicas: list[dict[str, Any]], state: ReplicaState) -> list[dict[str, Any]]:

@@ -94,9 +94,7 @@ class Directory:
         before, self.table = self.table, table
         live = {target.application for route in self.table.routes.values() for target in route.targets}
         for application in self._handles.keys() - live:
-            closing = asyncio.create_task(_close(self._handles.pop(application)))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close(application, HANDLE_GRACE_S)
         for listener in self._listeners:
             listener(before, self.table)
         return True
@@ -107,8 +105,21 @@ class Directory:
             self._handles[application] = self._open_handle(application)
         return self._handles[application]
 
+    def release(self, application: str) -> None:
+        """Give up the handle of units that sleep, which goes on telling the controller that nobody calls.
 
-async def _close(handle: Any) -> None:
+        Only while nothing waits in it. The next request makes another.
+        """
+        if application in self._handles:
+            self._close(application, 0.0)
+
+    def _close(self, application: str, grace_s: float) -> None:
+        closing = asyncio.create_task(_close(self._handles.pop(application), grace_s))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+
+async def _close(handle: Any, grace_s: float) -> None:
     """End a handle's reports to the controller, which would go on for ever. Its calls do not need them and go on."""
-    await asyncio.sleep(HANDLE_GRACE_S)
+    await asyncio.sleep(grace_s)
     await handle.shutdown_async()

@@ -131,6 +131,10 @@ class Waking:
             elif endpoint_id in self._stages and route and stage_of(route.phase) != self._stages[endpoint_id][0]:
                 self._stages[endpoint_id] = (stage_of(route.phase), now)
             self._nudge(endpoint_id)
+        for endpoint_id, route in after.routes.items():
+            if route.state == "sleeping" and endpoint_id not in self._waiting and endpoint_id not in self._calls:
+                for target in route.targets:
+                    self.directory.release(target.application)
 
     def _nudge(self, endpoint_id: str) -> None:
         for waiter in self._waiting.get(endpoint_id, ()):

@@ -28,7 +28,13 @@ def clock() -> StandingClock:
 @pytest.fixture
 def open_here(open_platform: OpenPlatform, clock: StandingClock) -> Callable[[], Platform]:
     """Opens the platform with its endpoint, once more if it is open."""
-    return lambda: open_platform(spec("demo"), now=clock)
+
+    def opened() -> Platform:
+        platform = open_platform(spec("demo"), now=clock)
+        platform.figures_loop.stop()  # its steps are taken by hand
+        return platform
+
+    return opened
 
 
 @pytest.fixture

@@ -150,12 +150,16 @@ class Calls:
         self.runs = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.wake = SimpleNamespace(remote=lambda: self)
-        monkeypatch.setattr(cluster_module, "serve", SimpleNamespace(get_deployment_handle=self._handle))
+        self.handles_shut_down = 0
+        monkeypatch.setattr(cluster_module, "DeploymentHandle", self._handle)
 
-    def _handle(self, deployment: str, application: str, *, _check_exists: bool) -> "Calls":
-        assert (deployment, _check_exists) == ("unit", False)
+    def _handle(self, deployment: str, application: str) -> "Calls":
+        assert deployment == "unit"
         self.applications.append(application)
         return self
+
+    async def shutdown_async(self) -> None:
+        self.handles_shut_down += 1
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.runs.wait().__await__()
@@ -178,6 +182,7 @@ async def test_one_call_waits_for_a_unit_however_often_it_is_wished(monkeypatch:
     await asyncio.to_thread(cluster.wake, "ep-1", "r1")
     assert calls.applications == ["ep-1.r-r1", "ep-2.r-r1", "ep-1.r-r1"]
     assert not calls.cancelled.is_set()
+    assert calls.handles_shut_down == 2
 
 
 async def test_a_call_that_waits_in_vain_ends(monkeypatch: pytest.MonkeyPatch) -> None:

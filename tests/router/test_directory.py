@@ -152,6 +152,19 @@ async def test_the_handle_of_what_has_left_the_table_is_shut_down(
     assert not again.shut_down.is_set()
 
 
+async def test_a_handle_that_is_given_up_is_shut_down_and_the_next_request_makes_another(store: FileStore) -> None:
+    directory = Directory(store, NoControlPlane(), Handle)
+    directory._take(table(1).model_dump_json().encode())
+    first = directory.handle("ep-1.r-r1")
+    directory.release("ep-1.r-r1")
+    directory.release("ep-1.r-r2")
+    again = directory.handle("ep-1.r-r1")
+    async with asyncio.timeout(WAIT_S):
+        await first.shut_down.wait()
+    assert again is not first
+    assert not again.shut_down.is_set()
+
+
 async def test_a_handle_goes_on_for_a_while_for_the_calls_that_are_under_way(store: FileStore) -> None:
     directory = Directory(store, NoControlPlane(), Handle)
     directory._take(table(1).model_dump_json().encode())

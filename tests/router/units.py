@@ -82,6 +82,8 @@ class Units:
         self.applications: list[str] = []
         """Whose handles were opened, in order."""
         self.wakes: list[Response] = []
+        self.released: list[str] = []
+        """Applications whose handle was given up."""
         self.running = asyncio.Event()
         """Whether a unit runs; cleared: the calls that come wait in the handle."""
         self.running.set()
@@ -127,6 +129,9 @@ async def until(check: Callable[[], Any]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+
+    def release(self, application: str) -> None:
+        self._units.released.append(application)
 
 
 async def forever(_: Answer) -> None:
