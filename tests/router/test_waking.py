@@ -84,15 +84,18 @@ async def begun(router: Any, **request: Any) -> "asyncio.Task[httpx.Response]":
 
 
 async def test_the_handle_of_one_that_sleeps_is_given_up_unless_somebody_waits(make_router: MakeRouter) -> None:
-    router = await sleeping(make_router, whole, snapshot=table())
+    router = await make_router(whole, snapshot=table())
+    assert (await router.http().post(CHAT, json=body())).status_code == 200
     router.publish(asleep(8))
-    await until(lambda: router.units.released == ["ep-1.r-r1"])
+    await until(lambda: router.units.shut_down == 1)
+    router.units.running.clear()
     asking = await begun(router)
     router.publish(asleep(9, phase="starting"))
     await asyncio.sleep(0.02)
-    assert router.units.released == ["ep-1.r-r1"]
+    assert router.units.shut_down == 1
     router.units.running.set()
     assert (await asking).status_code == 200
+    assert router.units.applications == ["ep-1.r-r1", "ep-1.r-r1"]
 
 
 async def test_many_requests_wake_it_once_and_are_all_answered_in_order(make_router: MakeRouter) -> None:

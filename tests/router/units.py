@@ -82,8 +82,8 @@ class Units:
         self.applications: list[str] = []
         """Whose handles were opened, in order."""
         self.wakes: list[Response] = []
-        self.released: list[str] = []
-        """Applications whose handle was given up."""
+        self.shut_down = 0
+        """Handles that were given up."""
         self.running = asyncio.Event()
         """Whether a unit runs; cleared: the calls that come wait in the handle."""
         self.running.set()
@@ -105,6 +105,9 @@ class Units:
     def _wake(self) -> Response:
         self.wakes.append(Response(self.running, self._woken))
         return self.wakes[-1]
+
+    async def shutdown_async(self) -> None:
+        self.shut_down += 1
 
     async def _woken(self) -> None:
         """The unit has nothing to do for it."""
@@ -129,9 +132,6 @@ async def until(check: Callable[[], Any]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-
-    def release(self, application: str) -> None:
-        self._units.released.append(application)
 
 
 async def forever(_: Answer) -> None:
