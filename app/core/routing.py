@@ -83,6 +83,8 @@ class Grant(_Frozen):
 
     workspace: str
     role: Role
+    key_id: str = ""
+    """Of the key itself, which no router knows."""
     endpoints: tuple[str, ...] | None = None
     expires_at: datetime | None = None
 

@@ -162,7 +162,9 @@ class RoutingTables:
 
 
 def _grant(key: ApiKey) -> Grant:
-    return Grant(workspace=key.workspace, role=key.role, endpoints=key.endpoints, expires_at=key.expires_at)
+    return Grant(
+        workspace=key.workspace, role=key.role, key_id=key.id, endpoints=key.endpoints, expires_at=key.expires_at
+    )
 
 
 def _queue_limit(endpoint: Endpoint) -> int:
