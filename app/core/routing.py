@@ -6,6 +6,7 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict
 
+from app.core.chat_terms import ChatTerms
 from app.core.errors import NotFound, Unavailable
 from app.core.keys import not_valid
 from app.core.records import EndpointState, Role
@@ -48,6 +49,8 @@ class Route(_Frozen):
     """Requests that the running units work on at once."""
     max_waiting: int | None = None
     """Further ones that wait for them, at all routers together; None: any number."""
+    chat: ChatTerms = ChatTerms()
+    """What it adds to requests, and what they may ask for."""
 
     def choose(self, draw: float) -> Target:
         """The target that takes this request; `draw` is uniform in [0, 1). Only while there is one."""

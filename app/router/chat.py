@@ -5,7 +5,7 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from app.core.chat_rules import AddressedChatRequest, check_chat
+from app.core.chat_rules import AddressedChatRequest, check_chat, settle
 from app.core.errors import InvalidField, NotFound, PlatformError
 from app.core.routing import Grant, Route, RoutingTable
 from app.router.admission import Admission
@@ -51,7 +51,7 @@ class ChatCompletions:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
             body = await read_body(scope, receive, self._body_limit_bytes)
-            streamed, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
+            streamed, route, body = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
             self._admission.admit(scope, route, table, len(body))
@@ -103,14 +103,16 @@ async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
     await reply.part(comment)
 
 
-def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route]:
-    """Whether the answer is to be a stream, and the endpoint it is for; `named`: the endpoint in the path.
+def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route, bytes]:
+    """Whether the answer is to be a stream, the endpoint it is for, and the body as its units are to get it.
 
-    No more of the request, for its parts take many times the memory of the body. Raises BadRequest and NotFound.
+    `named`: the endpoint in the path. No more of the request, for its parts take many times the memory of the body.
+    Raises BadRequest and NotFound.
     """
     if named is None:
         request = check_chat(body)
-        return bool(request.stream), table.route_for(request.model, grant)
+        route = table.route_for(request.model, grant)
+        return bool(request.stream), route, settle(request, body, route.chat)
     request = check_chat(body, AddressedChatRequest)
     try:
         route = table.route_for(named, grant)
@@ -120,7 +122,7 @@ def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Gran
         raise InvalidField(
             f"model names something else than the path; allowed is to leave it out, or {route.endpoint_id}.", "model"
         )
-    return bool(request.stream), route
+    return bool(request.stream), route, settle(request, body, route.chat)
 
 
 async def _left(receive: Receive) -> None:

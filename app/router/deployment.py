@@ -103,7 +103,7 @@ def asgi(
         Route("/openapi.json", openapi),
         Route("/metrics", metrics_page.__call__, methods=["GET"]),
         *openai.routes(chat, directory, admission),
-        *ark.routes(chat),
+        *ark.routes(chat, directory, admission),
         *vertex.routes(chat, platform),
         Route("/platform/{path:path}", platform.__call__, methods=ALL_METHODS),
     ]
