@@ -23,9 +23,7 @@ def refusal(error: ValidationError, form: type[BaseModel]) -> BadRequest:
     loc, kind = first["loc"], first["type"]
     if kind == "none_required" and len(loc) == 1:
         name = str(loc[0])
-        return InvalidField(
-            f"{name} is not supported: {form.model_fields[name].description}.", name, "unsupported_parameter"
-        )
+        return InvalidField(f"{name} is {form.model_fields[name].description}.", name, "unsupported_parameter")
     told = explain(errors)
     if told.param and told.param.endswith(".type") and (part := _part(errors, told.param)):
         return InvalidField(

@@ -42,6 +42,10 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = None
 
 
+def _refused(why: str) -> Any:
+    return Field(None, description=f"not supported: {why}")
+
+
 class ChatRequest(Strict):
     """The body of POST /v1/chat/completions. Whatever is null counts as left out."""
 
@@ -111,18 +115,18 @@ class ChatRequest(Strict):
     metadata: Annotated[dict[str, Label], Field(max_length=16)] | None = Field(None, description="Without effect.")
 
     # Refused, each with the reason; some clients send them as null, which asks for nothing.
-    audio: None = Field(None, description="models here give text only")
-    chat_template: None = Field(None, description="an endpoint uses its model's own template")
-    chat_template_kwargs: None = Field(None, description="an endpoint uses its model's own template")
-    documents: None = Field(None, description="write them into a message")
-    function_call: None = Field(None, description="use tool_choice")
-    functions: None = Field(None, description="use tools")
-    moderation: None = Field(None, description="there is none")
-    prediction: None = Field(None, description="there is no use for it")
-    prompt_embeds: None = Field(None, description="prompts are text, in messages")
-    structured_outputs: None = Field(None, description="use response_format")
-    thinking: None = Field(None, description="use reasoning_effort, where 'none' turns thinking off")
-    web_search_options: None = Field(None, description="nothing is fetched for a caller")
+    audio: None = _refused("models here give text only")
+    chat_template: None = _refused("an endpoint uses its model's own template")
+    chat_template_kwargs: None = _refused("an endpoint uses its model's own template")
+    documents: None = _refused("write them into a message")
+    function_call: None = _refused("use tool_choice")
+    functions: None = _refused("use tools")
+    moderation: None = _refused("there is none")
+    prediction: None = _refused("there is no use for it")
+    prompt_embeds: None = _refused("prompts are text, in messages")
+    structured_outputs: None = _refused("use response_format")
+    thinking: None = _refused("use reasoning_effort, where 'none' turns thinking off")
+    web_search_options: None = _refused("nothing is fetched for a caller")
 
 
 class AddressedChatRequest(ChatRequest):

@@ -5,6 +5,7 @@ from typing import Any
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest
 from app.core.wakes import DEFAULT_WISH, LONGEST_WAIT_S, TIMEOUT_HEADER, WAKE_HEADER
+from app.router.openapi_answers import ANSWERS
 
 _SCHEMA, _ADDRESSED = (
     form.model_json_schema(ref_template="#/components/schemas/{model}") for form in (ChatRequest, AddressedChatRequest)
@@ -62,8 +63,11 @@ def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dic
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
     ] + _WAKE
     good = {
-        "description": "The answer in OpenAI's format",
-        "content": {"application/json": {}, "text/event-stream": {}},
+        "description": "The answer in OpenAI's format; each event of a stream is a ChatEvent, the last one [DONE]",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/ChatAnswer"}},
+            "text/event-stream": {"schema": {"type": "string"}},
+        },
     }
     return {
         "post": {
@@ -98,7 +102,7 @@ DESCRIPTION: dict[str, Any] = {
         },
     },
     "components": {
-        "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED, "Error": _ERROR} | _PARTS,
+        "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED, "Error": _ERROR} | ANSWERS | _PARTS,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
     },
 }

@@ -1,6 +1,7 @@
 """What a router answers without any unit: lists, health, its description, and the way to the control plane."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.core.chat_rules import ChatRequest
 from app.core.routing import RoutingTable
 from app.router import deployment
 from tests.router.tables import KEY, MakeRouter
+from tests.router.test_chat import WHOLE
 from tests.router.units import Answer, forever
 
 
@@ -66,6 +68,18 @@ async def test_the_description_is_openapi_and_made_of_the_same_table(make_router
     assert schemas["ChatRequest"]["required"] == ["model", "messages"]
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert schemas["AddressedChatRequest"]["required"] == ["messages"]
+    for form in ("ChatRequest", "AddressedChatRequest"):
+        check = jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{form}", **description})
+        assert check.is_valid({"model": "ep-1", "messages": [{"role": "user", "content": "hello"}]})
+        assert not check.is_valid({"model": "ep-1", "messages": [{"role": "user", "content": None}]})
+        assert not check.is_valid({"model": "ep-1", "messages": [], "chat_template": "x"})
+
+
+async def test_answers_are_as_described(make_router: MakeRouter) -> None:
+    description = (await (await make_router(forever)).http(None).get("/openapi.json")).json()
+    check = jsonschema.Draft202012Validator({"$ref": "#/components/schemas/ChatAnswer", **description})
+    assert [error.message for error in check.iter_errors(json.loads(WHOLE))] == []
+    assert not check.is_valid({})
 
 
 async def test_every_inference_path_is_described(make_router: MakeRouter) -> None:
