@@ -4,7 +4,6 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 MAX_TOOLS = 128
 MAX_SCHEMA_DEPTH = 32
@@ -12,6 +11,8 @@ MAX_SCHEMA_VALUES = 4096
 """Of one schema: objects, lists and plain values together."""
 MAX_SCHEMA_COUNT = 10_000
 """What a schema may say at most of a length or a number of items: an engine unrolls it."""
+MAX_NUMBER = (1 << 64) - 1
+MAX_PATTERN_CHARACTERS = 1024
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -22,33 +23,42 @@ class Strict(BaseModel):
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
-    left, values = [(schema, 1)], 0
-    while left:
-        node, depth = left.pop()
-        values += 1
+    level: list[Any] = [schema]
+    values = depth = 0
+    while level:
+        values, depth = values + len(level), depth + 1
         if depth > MAX_SCHEMA_DEPTH:
-            raise PydanticCustomError("schema_depth", f"A schema has at most {MAX_SCHEMA_DEPTH} levels")
-        if values > MAX_SCHEMA_VALUES:
-            raise PydanticCustomError("schema_size", f"A schema has at most {MAX_SCHEMA_VALUES} values")
-        if isinstance(node, dict):
-            _check_keywords(node)
-            left += [(child, depth + 1) for child in node.values()]
-        elif isinstance(node, list):
-            left += [(child, depth + 1) for child in node]
-        elif isinstance(node, float) and not math.isfinite(node):
-            raise PydanticCustomError("schema_number", "NaN and Infinity are not JSON")
+            raise ValueError(f"a schema has at most {MAX_SCHEMA_DEPTH} levels")
+        groups = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
+        if values + sum(map(len, groups)) > MAX_SCHEMA_VALUES:
+            raise ValueError(f"a schema has at most {MAX_SCHEMA_VALUES} values")
+        for node in level:
+            _check_value(node)
+        level = [child for group in groups for child in group]
     return schema
+
+
+def _check_value(node: Any) -> None:
+    if isinstance(node, dict):
+        _check_keywords(node)
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise ValueError("NaN and Infinity are not JSON")
+    elif isinstance(node, int) and not -MAX_NUMBER <= node <= MAX_NUMBER:
+        raise ValueError("whole numbers have at most 64 bits")
 
 
 def _check_keywords(node: dict[str, Any]) -> None:
     for keyword in ("$ref", "$dynamicRef"):
         target = node.get(keyword)
         if isinstance(target, str) and not target.startswith("#"):
-            raise PydanticCustomError("schema_reference", f"{keyword} may point inside the schema only (#/...)")
+            raise ValueError(f"{keyword} may point inside the schema only (#/...)")
+    pattern = node.get("pattern")
+    if isinstance(pattern, str) and len(pattern) > MAX_PATTERN_CHARACTERS:
+        raise ValueError(f"pattern has at most {MAX_PATTERN_CHARACTERS} characters")
     for keyword in _COUNTS:
         count = node.get(keyword)
         if isinstance(count, int | float) and abs(count) > MAX_SCHEMA_COUNT:
-            raise PydanticCustomError("schema_count", f"{keyword} is at most {MAX_SCHEMA_COUNT}")
+            raise ValueError(f"{keyword} is at most {MAX_SCHEMA_COUNT}")
 
 
 JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded)]

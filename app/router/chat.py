@@ -5,7 +5,8 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from app.core.chat_rules import AddressedChatRequest, check_chat, settle
+from app.core.chat_rules import AddressedChatRequest, check_chat
+from app.core.chat_settling import settle
 from app.core.errors import InvalidField, NotFound, PlatformError
 from app.core.routing import Grant, Route, RoutingTable
 from app.router.admission import Admission

@@ -38,6 +38,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
 from app.core.reports import EngineStats
+from app.unit.context_length import TooLong
 from app.unit.engine import EngineDied, EngineLaunch, Head
 from app.unit.engine_tally import EngineTally, Usage
 from app.unit.multi_machine import placement_group
@@ -94,20 +95,6 @@ def _load_here(load: Callable[[], Any]) -> Any:
     long, lest a GPU be touched here. On a CPU nothing is touched.
     """
     return load()
-
-
-class TooLong(Exception):
-    """A prompt and its answer are longer together than the model takes; all in tokens."""
-
-    def __init__(self, prompt: int, answer: int | None, limit: int):
-        super().__init__(prompt, answer, limit)
-
-    def refusal(self, field: str) -> BadRequest:
-        """For a request that gave the length of its answer in this field, if it did."""
-        prompt, answer, limit = self.args
-        wanted = f"{field} is {answer}: {prompt + answer} together" if answer else "leaves no room for an answer"
-        message = f"The prompt has {prompt} tokens and {wanted}; this endpoint takes {limit} (max_model_len)."
-        return BadRequest(message, field if answer else "messages", "context_length_exceeded")
 
 
 def _tokens_left(limit: int, answer: int | None, prompt: int, *more: Any, **options: Any) -> int:

@@ -7,7 +7,8 @@ import pytest
 
 from app.core.chat_fields import MAX_BIASES
 from app.core.chat_messages import MAX_PARTS, OTHER_PARTS
-from app.core.chat_rules import ChatRequest, check_chat, settle
+from app.core.chat_rules import ChatRequest, check_chat
+from app.core.chat_settling import settle
 from app.core.chat_terms import PROFILES, ChatTerms
 from app.core.chat_tools import MAX_SCHEMA_COUNT, MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES, MAX_TOOLS
 from app.core.errors import BadRequest, InvalidField
@@ -237,6 +238,8 @@ REFUSED |= {
         ([tool(parameters={"$ref": f"https://{SECRET}"})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"a": [{"$dynamicRef": SECRET}]})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"maxItems": MAX_SCHEMA_COUNT + 1})], "tools[0].function.parameters", "an object"),
+        ([tool(parameters={"const": 1 << 64})], "tools[0].function.parameters", "an object"),
+        ([tool(parameters={"pattern": "a" * 1025})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"const": float("inf")})], "tools[0].function.parameters", "an object"),
     ],
     "tool_choice": [
