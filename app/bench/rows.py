@@ -18,6 +18,8 @@ UNITS = {
     "70b_s": "s",
     "p95_s": "s",
     "extra_s": "s",
+    "recovery_s": "s",
+    "_ratio": "",
 }
 
 

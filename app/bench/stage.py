@@ -20,6 +20,9 @@ PERIOD_S = 0.25
 ENDLESS_TOKENS = 100_000
 """Of a simulated answer that is cut off long before its end."""
 ENGINE_HOST = "app.unit.engine_host"
+IDLE_S = 10
+SLEEPING = {"min_units": 0, "max_units": 1, "idle_to_zero_s": IDLE_S}
+MACHINE = {"name": "bench", "cpus": 0.01, "engine_threads": 1}
 
 
 class Stage:
@@ -52,6 +55,12 @@ class Stage:
         serve_config.deploy(self._settings, self._found.dashboard_url, self._found.ray_token, self._config)
         names = {endpoint["name"] for endpoint in endpoints}
         self.until(lambda: {endpoint["name"] for endpoint in self._endpoints()} == names, "the endpoints")
+
+    def deploy_simulated(self, *endpoints: Mapping[str, Any], simulations: Mapping[str, Any]) -> None:
+        """Beside the first one, which sleeps: endpoints of its model on simulated engines, by name. Raises as above."""
+        simulated = [{"model": self.first["model"], "machine_type": MACHINE["name"], **each} for each in endpoints]
+        first = self.first | {"scale": SLEEPING}
+        self.deploy(first, *simulated, simulations=simulations, machine_types=[MACHINE])
 
     def wait_for(self, name: str, *states: str) -> dict[str, Any]:
         """The endpoint once it is in one of these states and its wish is carried out. Raises RuntimeError."""

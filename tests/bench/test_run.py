@@ -95,7 +95,10 @@ class Machine:
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         assert self.running == [self.started[-1]] == ["ours-1"]
         wakes = {"wake_to_first_token_s": [30.0] * rounds, "wake_standby_to_first_token_s": [20.0] * rounds}
-        names = ("scale_up_p95_s", "idle_to_zero_extra_s", "refusal_p99_ms", "sleeping_endpoint_cpu_pct")
+        names = (
+            *("scale_up_p95_s", "idle_to_zero_extra_s", "refusal_p99_ms", "sleeping_endpoint_cpu_pct"),
+            *("overload_tpot_ratio", "overload_router_growth_bytes", "overload_recovery_s"),
+        )
         return wakes, {name: [1.0] for name in names}
 
     def _measure_upload(self, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
