@@ -1,6 +1,7 @@
 """What a unit needs of an engine. Two implementations: vllm_engine, and simulated_engine for tests."""
 
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -79,6 +80,12 @@ class EngineLaunch(EngineSettings):
     simulation: Simulation = Simulation()
     placement_group: str | None = None
     """The ID of Ray's placement group, where the unit spans several machines."""
+
+    @property
+    def warming_file(self) -> Path:
+        """There once the engine has its weights and compiles or takes its first steps: it cannot say so by itself then,
+        for its process waits for its core. Whoever starts the engine removes it."""
+        return Path(f"{self.log_file}.warming")
 
 
 class EngineDied(PlatformError):

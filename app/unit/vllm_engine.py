@@ -8,6 +8,7 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ import vllm.platforms
 import vllm.renderers.hf
 import vllm.v1.attention.backends.cpu_attn
 import vllm.v1.engine.core
+import vllm.v1.executor.abstract
 import vllm.v1.executor.uniproc_executor
 from pydantic import ValidationError
 from starlette.datastructures import State
@@ -59,6 +61,19 @@ def _load(core: Any) -> tuple[int, int, float]:
 
 
 vllm.v1.engine.core.EngineCore.modelunit_load = _load  # inherited by the core process, which is forked
+
+
+_WARMING = "MODELUNIT_WARMING_FILE"
+_warm_up = vllm.v1.executor.abstract.Executor.compile_or_warm_up_model
+
+
+def _warm_up_and_say_so(executor: Any) -> None:
+    """What the engine core does last before it serves. Not seen of a core that was spawned instead of forked."""
+    Path(os.environ[_WARMING]).touch()
+    _warm_up(executor)
+
+
+vllm.v1.executor.abstract.Executor.compile_or_warm_up_model = _warm_up_and_say_so
 
 
 class LoneWorker:
@@ -115,6 +130,7 @@ class VLLMEngine:
             VLLM_ENABLE_V1_MULTIPROCESSING="0",  # no worker process beside the engine core
             VLLM_CPU_OMP_THREADS_BIND="nobind",  # else every engine on the machine picks the same core
             VLLM_NO_USAGE_STATS="1",
+            **{_WARMING: str(launch.warming_file)},
         )
         if on_cpu():
             # What vLLM saves of a whole compiled model it cannot load again on CPU; inductor's parts it can.
