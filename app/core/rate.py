@@ -17,7 +17,7 @@ class Rate:
         Over a minute in which more come than may, that is 61/60 of the limit at the most. Each router lets one
         through at once, however small its share is.
         """
-        share = limit / max(1, routers)
+        share = limit / routers
         return cls(share, max(1.0, share))
 
     @classmethod
@@ -25,9 +25,8 @@ class Rate:
         """One router's share of so many a minute, which come evenly, not all at the minute's beginning.
 
         At once it is what one second brings, and for limits that are small so many (`at_once`), or the whole limit.
-        So in no minute more than the limit goes through and that.
+        So what goes through in any minute is the limit and that at the most.
         """
-        routers = max(1, routers)
         return cls(limit / 60 / routers, max(1.0, max(limit / 60, min(limit, at_once)) / routers))
 
 

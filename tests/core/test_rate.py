@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.rate import Rate, TokenBucket
@@ -7,6 +7,7 @@ from app.core.rate import Rate, TokenBucket
 PAUSES = st.floats(0, 90)
 COSTS = st.floats(0.5, 5000)
 LIMITS = st.floats(0.1, 100_000)
+UNHURRIED = settings(deadline=None)
 
 
 def goes(bucket: TokenBucket, rate: Rate, now: float, cost: float = 1) -> bool:
@@ -38,6 +39,7 @@ def test_of_a_minute_a_seconds_worth_goes_at_once_or_a_small_limit_whole(
     assert rate == Rate(pytest.approx(limit / 60 / routers), at_once)
 
 
+@UNHURRIED
 @given(LIMITS, st.integers(1, 8), st.booleans(), st.lists(st.tuples(PAUSES, COSTS), min_size=1, max_size=50))
 def test_never_more_goes_than_the_rate_and_one_burst_and_the_last(
     limit: float, routers: int, by_minute: bool, arrivals: list[tuple[float, float]]
@@ -53,6 +55,7 @@ def test_never_more_goes_than_the_rate_and_one_burst_and_the_last(
         assert bucket.level <= rate.burst
 
 
+@UNHURRIED
 @given(LIMITS, st.floats(0, 1e6), st.lists(COSTS, min_size=1, max_size=20))
 def test_who_waits_as_long_as_told_is_let_in(limit: float, now: float, costs: list[float]) -> None:
     rate = Rate.a_minute(limit, 50, 1)
@@ -63,6 +66,7 @@ def test_who_waits_as_long_as_told_is_let_in(limit: float, now: float, costs: li
         assert goes(bucket, rate, now, cost)
 
 
+@UNHURRIED
 @given(LIMITS, st.lists(st.tuples(PAUSES, COSTS, COSTS), max_size=50))
 def test_what_is_given_back_in_full_was_never_taken_and_more_than_full_is_nobodys(
     limit: float, requests: list[tuple[float, float, float]]
