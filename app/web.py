@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -35,6 +35,11 @@ def request_id(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
+def answer_with(scope: Scope, headers: Iterable[tuple[str, str]]) -> None:
+    """Whatever the answer to this request will be, it has these headers too."""
+    scope["state"]["headers"] = [(name.encode(), value.encode()) for name, value in headers]
+
+
 class ErrorBoundary:
     """ASGI middleware: gives each request an ID and turns whatever is raised into an answer."""
 
@@ -54,7 +59,8 @@ class ErrorBoundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                own = [(b"x-request-id", identity.encode()), *scope["state"].get("headers", ())]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         try:

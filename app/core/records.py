@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.findings import Facts, Finding
+from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.model_specs import ModelSpec
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
 from app.core.wakes import Stage
@@ -146,6 +147,7 @@ class ApiKey(Record):
     description: str = ""
     endpoints: tuple[str, ...] | None = None
     """The only endpoints it may call and see, by ID; None: all of the workspace's."""
+    limits: KeyLimits = NO_LIMITS
     member_id: str | None = None
     """The member it belongs to; it can do no more than that member, and ends with them."""
     expires_at: datetime | None = None

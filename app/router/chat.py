@@ -5,15 +5,15 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from app.core.chat_rules import AddressedChatRequest, check_chat
+from app.core.chat_rules import AddressedChatRequest, ChatRequest, check_chat
 from app.core.errors import InvalidField, NotFound, PlatformError
+from app.core.key_limits import reckoned_tokens
 from app.core.routing import Grant, Route, RoutingTable
 from app.router.admission import Admission
 from app.router.call import Call, Deadlines
 from app.router.directory import Directory
 from app.router.figures import CountedRequest, Figures
 from app.router.hold import Hold, wish_in
-from app.router.queues import Queues
 from app.router.reply import EVENT_STREAM, Reply
 from app.router.stream import TokenListener
 from app.router.waking import Waking
@@ -31,7 +31,6 @@ class ChatCompletions:
         directory: Directory,
         listener: TokenListener,
         admission: Admission,
-        queues: Queues,
         waking: Waking,
         figures: Figures,
         deadlines: Deadlines,
@@ -40,7 +39,6 @@ class ChatCompletions:
         self._directory = directory
         self._listener = listener
         self._admission = admission
-        self._queues = queues
         self._waking = waking
         self._figures = figures
         self._deadlines = deadlines
@@ -51,16 +49,15 @@ class ChatCompletions:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
             body = await read_body(scope, receive, self._body_limit_bytes)
-            streamed, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
+            streamed, route, tokens = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
-            self._admission.admit(scope, route, table, len(body))
             deadlines = self._deadlines
             limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
             reply = Reply(send, deadlines.between_tokens_s)
-            hold = Hold(self._waking, route, wish, *limit)
-            hold.beat = partial(_beat, reply, hold) if streamed else None
-            with self._queues.held(route, len(body)):
+            with self._admission.admitted(scope, grant, route, table, len(body), tokens):
+                hold = Hold(self._waking, route, wish, *limit)
+                hold.beat = partial(_beat, reply, hold) if streamed else None
                 answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
                 leaving = asyncio.ensure_future(_left(receive))
                 try:
@@ -103,14 +100,15 @@ async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
     await reply.part(comment)
 
 
-def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route]:
-    """Whether the answer is to be a stream, and the endpoint it is for; `named`: the endpoint in the path.
+def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route, int]:
+    """Whether the answer is to be a stream, the endpoint it is for, and the tokens that it is reckoned to need.
 
-    No more of the request, for its parts take many times the memory of the body. Raises BadRequest and NotFound.
+    `named`: the endpoint in the path. No more of the request, for its parts take many times the memory of the body.
+    Raises BadRequest and NotFound.
     """
     if named is None:
         request = check_chat(body)
-        return bool(request.stream), table.route_for(request.model, grant)
+        return bool(request.stream), table.route_for(request.model, grant), _reckoned(body, request)
     request = check_chat(body, AddressedChatRequest)
     try:
         route = table.route_for(named, grant)
@@ -120,7 +118,11 @@ def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Gran
         raise InvalidField(
             f"model names something else than the path; allowed is to leave it out, or {route.endpoint_id}.", "model"
         )
-    return bool(request.stream), route
+    return bool(request.stream), route, _reckoned(body, request)
+
+
+def _reckoned(body: bytes, request: ChatRequest) -> int:
+    return reckoned_tokens(len(body), request.max_completion_tokens or request.max_tokens, request.n)
 
 
 async def _left(receive: Receive) -> None:

@@ -78,7 +78,7 @@ def asgi(
     queues = Queues(figures)
     admission = Admission(figures, queues, limits, args.trusted_proxies)
     waking = Waking(directory)
-    chat = ChatCompletions(directory, listener, admission, queues, waking, figures, deadlines, args.body_limit_bytes)
+    chat = ChatCompletions(directory, listener, admission, waking, figures, deadlines, args.body_limit_bytes)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
     platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
 

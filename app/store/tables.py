@@ -176,6 +176,7 @@ TABLES: Mapping[type[Record], Table] = {
         _text("prefix"),
         _text("description"),
         _document("endpoints"),
+        _document("limits"),
         _text("member_id", optional=True),
         Column("expires_at", UtcDateTime),
         Column("last_used_at", UtcDateTime),

@@ -62,7 +62,11 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
     listeners = []
 
     async def make(
-        *scripts: Script, snapshot: RoutingTable | None = None, serve_proxy_url: str = "http://127.0.0.1:1", **args: Any
+        *scripts: Script,
+        snapshot: RoutingTable | None = None,
+        serve_proxy_url: str = "http://127.0.0.1:1",
+        limits: Limits | None = None,
+        **args: Any,
     ) -> Router:
         store = FileStore(tmp_path / "objects")
         store.write(SNAPSHOT, (snapshot or table()).model_dump_json().encode())
@@ -74,7 +78,8 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         listeners.append(listener)
         clock, wall, others = Clock(100.0), Clock(1_770_000_000.0), Others()
         figures = Figures("router-1", clock, wall)
-        app = asgi(RouterArgs(**args), directory, listener, serve_proxy_url, figures, Limits(clock), others)
+        limits = limits or Limits(clock)
+        app = asgi(RouterArgs(**args), directory, listener, serve_proxy_url, figures, limits, others)
         return Router(app, units, directory, figures, clock, wall, others)
 
     yield make

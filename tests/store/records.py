@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from app.core.key_limits import KeyLimits
 from app.core.records import (
     ApiKey,
     AuditEntry,
@@ -52,6 +53,7 @@ KEY = ApiKey(
     hash="h",
     prefix="mu-abc",
     endpoints=("ep-1", "ep-2"),
+    limits=KeyLimits(requests_per_minute=60, concurrency=2),
     expires_at=NOW,
 )
 EVENT = Event(id="ev-1", created_at=NOW, workspace="default", subject="ep-1", kind="state", message="healthy")
