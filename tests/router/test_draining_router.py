@@ -21,6 +21,8 @@ async def test_a_router_that_drains_hears_of_new_tables_until_its_last_request_h
         _reporting=asyncio.create_task(asyncio.Event().wait()),
         _listener=SimpleNamespace(stop=lambda: None),
         _reporter=SimpleNamespace(step=step),
+        _sending_usage=asyncio.create_task(asyncio.Event().wait()),
+        _usage=SimpleNamespace(close=step),
     )
     draining = asyncio.create_task(Router.__del__(router))
     await until(lambda: router._server.should_exit)
