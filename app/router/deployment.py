@@ -157,7 +157,8 @@ class Router:
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._serving, DRAIN_TIMEOUT_S)
         self._following.cancel()  # not before: requests that wait for a unit have to hear what becomes of it
-        self._listener.stop()  # and what it heard of answers is all that is known of them
+        await self._listener.settled()  # what it has heard of answers by then is all that is known of them
+        self._listener.stop()
         self._sending_usage.cancel()
         await self._usage.close()
         self._reporting.cancel()

@@ -16,6 +16,7 @@ BUFFER_LIMIT_BYTES = 8 << 20
 """Of one answer that its caller does not read."""
 SETTLE_S = 10.0
 """How long an answer that nobody wants any more may take to tell its tokens: its engine hears at once of the abort."""
+SETTLED_PERIOD_S = 0.01
 MAX_SETTLING = 4096
 
 GIVEN_UP = (DeadlineExceeded, TooLarge)
@@ -209,10 +210,10 @@ class TokenListener:
         timer = asyncio.get_running_loop().call_later(SETTLE_S, self._over, stream)
         self._settling[stream.token] = _Settling(stream, settled, timer)
 
-    @property
-    def settling(self) -> int:
-        """How many streams wait for their engine's last word."""
-        return len(self._settling)
+    async def settled(self) -> None:
+        """Wait until nothing is left to settle: SETTLE_S at the most, if nothing new comes."""
+        while self._settling:  # noqa: ASYNC110 (once in a life)
+            await asyncio.sleep(SETTLED_PERIOD_S)
 
     def _over(self, stream: Stream) -> None:
         """Nothing more comes of this stream, or nobody waits for it any longer."""

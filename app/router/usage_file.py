@@ -1,6 +1,7 @@
 """A file of a usage spool: lines are only added, and whoever owns it holds a lock that ends with the process."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pydantic import ValidationError
 from app.core.usage import Entry, left_open
 
 SUFFIX = ".jsonl"
+
+log = logging.getLogger("ray.serve")
 
 
 class UsageFile:
@@ -27,7 +30,11 @@ class UsageFile:
         """A new one."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody looked for files without an owner just then, and has it now
+            os.close(descriptor)
+            raise
         file = cls(path, descriptor)
         file.taken_bytes = 0
         return file
@@ -114,4 +121,4 @@ def entries(data: bytes) -> Iterator[Entry]:
         try:
             yield Entry.model_validate_json(line)
         except ValidationError:
-            continue
+            log.error("a line of usage cannot be read, and does not count")

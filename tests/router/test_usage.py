@@ -175,7 +175,7 @@ async def test_a_caller_who_leaves_is_charged_for_what_the_engine_made(
     async with asyncio.timeout(WAIT_S):
         await leave(serve(router.app), stream, called)
         await router.units.responses[0].cancelled.wait()
-        await until(lambda: not router.listener.settling)
+        await router.listener.settled()
     assert [counted(entry) for entry in router.book.ended] == wanted
 
 

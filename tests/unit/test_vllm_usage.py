@@ -16,9 +16,9 @@ from app.unit.engine_client import EngineClient
 from tests.unit.engines import Caller, launch_of
 from tests.weights.sound_folders import write_sound
 
-START_S = 500
+START_S = 300
 ANSWER_S = 120
-QUESTION = {"messages": [{"role": "user", "content": "where is the capital of France, and of what is it known? " * 2}]}
+QUESTION = {"messages": [{"role": "user", "content": "where is the capital of France, and of what is it known? " * 8}]}
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(START_S + ANSWER_S), pytest.mark.asyncio(loop_scope="module")]
 
@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(START_S + ANSWER_S), pytes
 async def engine(module_run_dir: Path) -> AsyncIterator[EngineClient]:
     """One for all tests here."""
     model = module_run_dir.parent / "model"
-    write_sound("llama", model)
+    write_sound("llama-64", model)
     launch = launch_of(module_run_dir, Simulation()).model_copy(
-        update={"kind": "vllm", "model_dir": str(model), "max_model_len": 512, "kv_cache_bytes": 16 << 20}
+        update={"kind": "vllm", "model_dir": str(model), "max_model_len": 1024, "kv_cache_bytes": 16 << 20}
     )
     client = await EngineClient.start(launch, module_run_dir, START_S)
     yield client
