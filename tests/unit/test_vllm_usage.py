@@ -77,8 +77,9 @@ async def test_tokens_are_those_of_vllms_own_usage(
         assert tokens == as_tokens(usage)
         seen.append(tokens)
     assert [tokens.completion_tokens for tokens in seen] == [9 * n] * 2
-    assert seen[1].cached_tokens > seen[0].cached_tokens
-    assert seen[1].cached_tokens < seen[1].prompt_tokens == seen[0].prompt_tokens
+    assert 0 < seen[1].cached_tokens < seen[1].prompt_tokens == seen[0].prompt_tokens
+    if n == 1:  # else one choice may have what the other has just read, and vLLM tells of either
+        assert seen[0].cached_tokens < seen[1].cached_tokens
 
 
 async def test_a_stream_without_usage_is_counted_all_the_same(engine: EngineClient, router: TokenListener) -> None:
@@ -125,7 +126,7 @@ async def test_who_leaves_is_told_what_was_made_until_then(
 
 
 async def test_what_vllm_refuses_has_taken_nothing(engine: EngineClient, router: TokenListener) -> None:
-    caller = Caller(router, engine, messages=[{"role": "user", "content": "too long " * 100}])
+    caller = Caller(router, engine, messages=[{"role": "user", "content": "too long " * 200}])
     assert await caller.call == "failed"
     await caller.stream.ready(ANSWER_S)
     assert (caller.stream.told_last, caller.stream.tokens) == (True, None)
