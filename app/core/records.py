@@ -225,6 +225,30 @@ class Counted(Record):
     """Endpoint ID -> counter -> its value."""
 
 
+class UsageHour(Record):
+    """What an hour, which `created_at` begins, has taken of an account; it outlives all that it names."""
+
+    day: str
+    """Of the hour, in UTC, such as 2026-01-31."""
+    workspace: str
+    endpoint_id: str
+    endpoint_name: str = ""
+    """As it was called then."""
+    key_id: str
+    key_description: str = ""
+    requests: int = 0
+    partial_requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsageSpool(Record):
+    """How much of a router's usage file is in the hours already; `created_at` is when some of it came last."""
+
+    taken_bytes: int
+
+
 class Replay(Record):
     """What an Idempotency-Key has made already; its ID is a hash of workspace, path and that key."""
 

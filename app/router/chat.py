@@ -16,6 +16,7 @@ from app.router.figures import CountedRequest, Figures
 from app.router.hold import Hold, wish_in
 from app.router.reply import EVENT_STREAM, Reply
 from app.router.stream import TokenListener
+from app.router.usage import MeteredRequest, UsageMeter
 from app.router.waking import Waking
 from app.web import error_event, read_body, request_id
 
@@ -35,6 +36,7 @@ class ChatCompletions:
         figures: Figures,
         deadlines: Deadlines,
         body_limit_bytes: int,
+        meter: UsageMeter,
     ):
         self._directory = directory
         self._listener = listener
@@ -43,6 +45,7 @@ class ChatCompletions:
         self._figures = figures
         self._deadlines = deadlines
         self._body_limit_bytes = body_limit_bytes
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._figures.request() as counted:
@@ -55,10 +58,11 @@ class ChatCompletions:
             deadlines = self._deadlines
             limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
             reply = Reply(send, deadlines.between_tokens_s)
-            with self._admission.admitted(scope, grant, route, table, len(body), tokens):
+            with self._admission.admitted(scope, grant, route, table, len(body), tokens) as claim:
                 hold = Hold(self._waking, route, wish, *limit)
                 hold.beat = partial(_beat, reply, hold) if streamed else None
-                answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
+                metered = self._meter.request(request_id(scope), grant, route, claim.settle)
+                answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, metered, reply))
                 leaving = asyncio.ensure_future(_left(receive))
                 try:
                     await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,12 +73,12 @@ class ChatCompletions:
                     answer.cancel()
 
     async def _answer(
-        self, hold: Hold, body: bytes, streamed: bool, counted: CountedRequest, reply: Reply, request_id: str
+        self, hold: Hold, body: bytes, streamed: bool, counted: CountedRequest, metered: MeteredRequest, reply: Reply
     ) -> None:
-        call = Call(self._listener, self._deadlines)
+        call = Call(self._listener, self._deadlines, metered)
         try:
             with hold:
-                await call.start(hold, request_id, body)
+                await call.start(hold, metered.request_id, body)
             if not streamed:
                 whole = b"".join([part async for part in call.parts()])
                 counted.answered(call.status, streamed=False)

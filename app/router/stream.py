@@ -5,13 +5,22 @@ Tokens do not travel through Serve's streaming generators, which cost CPU for ea
 
 import asyncio
 import json
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, TooManyRequests, Unavailable, UnitLost
 from app.core.frames import PIECE_BYTES, Frame, FrameReader, FramingError, Kind, new_token
+from app.core.usage import Tokens
 
 BUFFER_LIMIT_BYTES = 8 << 20
 """Of one answer that its caller does not read."""
+SETTLE_S = 10.0
+"""How long an answer that nobody wants any more may take to tell its tokens: its engine hears at once of the abort."""
+SETTLED_PERIOD_S = 0.01
+MAX_SETTLING = 4096
+
+GIVEN_UP = (DeadlineExceeded, TooLarge)
+"""What a router ends an answer with while its engine may go on."""
 
 
 class Stream:
@@ -26,24 +35,67 @@ class Stream:
         self._ended = False
         self._error: PlatformError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._prompt = Tokens()
+        self._passed = 0
+        self.tokens: Tokens | None = None
+        """All that the answer has taken, once its engine has told."""
+        self.told_last = False
+        """Whether its engine has said its last word, with or without tokens."""
+        self._left = False
 
     def put(self, frame: Frame) -> None:
         """Take in what the engine sent."""
-        if self._error:  # nothing more is passed on, and so nothing more is kept
+        if frame.kind in (Kind.END, Kind.FAIL):
+            self._take_last_word(frame)
+        if self._error or self._left:  # nothing more is passed on, and so nothing more is kept
             return
         if frame.kind == Kind.DATA:
             self._parts.append(frame.payload)
+            self._passed += frame.payload.count(b"\n\n") - frame.payload.count(b'"content":""')
             self._size_bytes += len(frame.payload)
             if self._size_bytes > BUFFER_LIMIT_BYTES:
                 self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
         elif frame.kind == Kind.HEAD:
             head = json.loads(frame.payload)
             self.status, self.content_type = head["status"], head["content_type"]
+            told = {name: head.get(name, 0) for name in ("prompt_tokens", "cached_tokens")}
+            self._prompt = Tokens.model_validate(told)
         elif frame.kind == Kind.END:
             self._ended = True
         elif frame.kind == Kind.FAIL:
             self.fail(_told(json.loads(frame.payload)))
         self._wake()
+
+    def _take_last_word(self, frame: Frame) -> None:
+        self.told_last = True
+        if frame.kind == Kind.FAIL:
+            told = json.loads(frame.payload).get("usage")
+            self.tokens = Tokens.model_validate(told) if told else None
+        elif frame.payload:
+            self.tokens = Tokens.model_validate_json(frame.payload)
+
+    @property
+    def passed(self) -> Tokens:
+        """What is known of an answer whose engine cannot tell: the prompt's tokens, and the events with text that came.
+
+        An event holds a token, or a few that were made close to one another: so many at the least.
+        """
+        return self._prompt.model_copy(update={"completion_tokens": max(0, self._passed)})
+
+    @property
+    def over(self) -> bool:
+        """Whether no more can come: the engine has said its last word, or is lost, or never had the request."""
+        return self.told_last or not (self._error is None or isinstance(self._error, GIVEN_UP))
+
+    def leave(self) -> None:
+        """Nobody reads on: drop what is there and what comes, but for the last word."""
+        self._left = True
+        self._parts.clear()
+
+    @property
+    def error(self) -> PlatformError | None:
+        """What the answer failed with."""
+        return self._error
 
     @property
     def complete(self) -> bool:
@@ -52,7 +104,7 @@ class Stream:
 
     def fail(self, error: PlatformError) -> None:
         """End the answer early, unless it has ended."""
-        if not self._ended and self._error is None:
+        if not self._ended and not self._left and self._error is None:
             self._error = error
             self._wake()
 
@@ -100,12 +152,26 @@ class Stream:
 
 
 def _told(failure: dict[str, Any]) -> PlatformError:
-    """The error that an engine sent; 429 and 503 also say when to try again."""
+    """The error that an engine sent; 429 and 503 also say when to try again, and who was cancelled there is lost."""
     told = failure["body"]["error"]
     kind = {429: TooManyRequests, 503: Unavailable}.get(failure["status"], PlatformError)
+    if told["code"] == UnitLost.code:
+        kind = UnitLost
     error = kind(told["message"], told["param"], told["code"])
     error.status, error.type = failure["status"], told["type"]
     return error
+
+
+Settled = Callable[[Stream], None]
+"""Hears of a stream of which no more is to be known."""
+
+
+class _Settling(NamedTuple):
+    """A stream that nobody reads any more."""
+
+    stream: Stream
+    settled: Settled
+    timer: asyncio.TimerHandle
 
 
 class TokenListener:
@@ -113,11 +179,13 @@ class TokenListener:
 
     def __init__(self) -> None:
         self._streams: dict[bytes, Stream] = {}
+        self._settling: dict[bytes, _Settling] = {}
         self.address = ""
 
     async def start(self, host: str) -> None:
         """Listen on a free port of `host`."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: _EngineLink(self._streams), host, 0)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _EngineLink(self._streams, self._over), host, 0)
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     def open(self) -> Stream:
@@ -130,16 +198,43 @@ class TokenListener:
         """Forget the stream; what still comes for it is dropped."""
         self._streams.pop(stream.token, None)
 
+    def settle(self, stream: Stream, settled: Settled) -> None:
+        """Close the stream once its engine has said what it took, or SETTLE_S later; then `settled` hears of it."""
+        if stream.over:
+            self.close(stream)
+            settled(stream)
+            return
+        if len(self._settling) >= MAX_SETTLING:
+            self._over(next(iter(self._settling.values())).stream)
+        stream.leave()
+        timer = asyncio.get_running_loop().call_later(SETTLE_S, self._over, stream)
+        self._settling[stream.token] = _Settling(stream, settled, timer)
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to settle: SETTLE_S at the most, if nothing new comes."""
+        while self._settling:  # noqa: ASYNC110 (once in a life)
+            await asyncio.sleep(SETTLED_PERIOD_S)
+
+    def _over(self, stream: Stream) -> None:
+        """Nothing more comes of this stream, or nobody waits for it any longer."""
+        if settling := self._settling.pop(stream.token, None):
+            settling.timer.cancel()
+            self.close(stream)
+            settling.settled(stream)
+
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Accept no more connections, and wait for nothing more."""
         self._server.close()
+        for settling in list(self._settling.values()):
+            self._over(settling.stream)
 
 
 class _EngineLink(asyncio.Protocol):
     """A connection from one engine process."""
 
-    def __init__(self, streams: dict[bytes, Stream]):
+    def __init__(self, streams: dict[bytes, Stream], over: Callable[[Stream], None]):
         self._streams = streams
+        self._over = over
         self._frames = FrameReader(PIECE_BYTES)
         self._carried: set[bytes] = set()
         self._transport: asyncio.Transport
@@ -158,6 +253,7 @@ class _EngineLink(asyncio.Protocol):
                 stream.put(frame)
                 if frame.kind in (Kind.END, Kind.FAIL):
                     self._carried.discard(frame.token)
+                    self._over(stream)
         except (FramingError, ValueError, KeyError):
             self._transport.abort()
 
@@ -165,3 +261,4 @@ class _EngineLink(asyncio.Protocol):
         for token in self._carried:
             if stream := self._streams.get(token):
                 stream.fail(UnitLost("The model unit stopped working before the answer was complete."))
+                self._over(stream)

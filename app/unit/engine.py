@@ -1,6 +1,6 @@
 """What a unit needs of an engine. Two implementations: vllm_engine, and simulated_engine for tests."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -8,15 +8,22 @@ from pydantic import BaseModel, ConfigDict
 
 from app.core.errors import PlatformError
 from app.core.reports import EngineStats
+from app.core.usage import Tokens
 
 
 class Head(BaseModel):
-    """The first part of an answer: its HTTP status and content type."""
+    """The first part of an answer: its HTTP status and content type, and what the engine has read for it."""
 
     model_config = ConfigDict(frozen=True)
 
     status: int
     content_type: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+Tell = Callable[[Tokens], None]
+"""Hears what an answer has taken."""
 
 
 class Simulation(BaseModel):
@@ -97,11 +104,13 @@ class EngineDied(PlatformError):
 class Engine(Protocol):
     """A running engine. One coroutine per answer; all run in the engine process's event loop."""
 
-    def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+    def chat(self, body: bytes, request_id: str, tell: Tell) -> AsyncGenerator[Head | bytes, None]:
         """The answer to an OpenAI chat request: a Head, then body bytes as they come.
 
-        Closing the generator aborts the work. Raises EngineDied when the engine is gone, PlatformError when the
-        request cannot be answered; both also after the first bytes.
+        Once it is over, also when it was aborted or failed, `tell` hears its exact tokens, before the generator ends;
+        it hears nothing of a request that the engine never took up. Closing the generator or cancelling its task
+        aborts the work. Raises EngineDied when the engine is gone, PlatformError when the request cannot be
+        answered; both also after the first bytes.
         """
         ...
 
