@@ -16,11 +16,11 @@ from starlette.responses import Response, StreamingResponse
 from app.core.errors import NotFound, Unavailable
 from app.core.keys import bearer_hash
 from app.router.directory import Directory
-from app.web import header, read_body
+from app.web import ROUTER_REQUEST_ID, header, read_body, request_id
 
-_NOT_FORWARDED = {  # what belongs to one connection, and the ID that the router has given already
+_NOT_FORWARDED = {  # what belongs to one connection, and IDs: the router gives its own
     b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"content-length",
-    b"x-request-id",
+    b"x-request-id", ROUTER_REQUEST_ID.encode(),
 }  # fmt: skip
 PREFIX = "/platform"
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -52,7 +52,7 @@ class PlatformProxy:
             self._directory.table.grant_for(key_hash, datetime.now(UTC))
             body = await read_body(request.scope, request.receive, self._body_limit_bytes)
         headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_FORWARDED]  # of any bytes
-        headers.append((b"x-request-id", request.state.request_id.encode()))
+        headers.append((ROUTER_REQUEST_ID.encode(), request_id(request.scope).encode()))
         if "x-forwarded-host" not in request.headers and (host := header(request.scope, "host")):
             headers.append((b"x-forwarded-host", host.encode("latin-1")))  # by which callers reach us: snippets name it
         # Every '%' that is left belongs to the path itself: httpx would take it for the beginning of a code, and what
