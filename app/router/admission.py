@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from app.core.errors import Forbidden
 from app.core.keys import bearer_hash
@@ -13,7 +13,7 @@ from app.router.clients import client_of
 from app.router.figures import Figures
 from app.router.limits import Limits
 from app.router.queues import Queues
-from app.web import header
+from app.web import header, read_body
 
 
 class Admission:
@@ -31,6 +31,16 @@ class Admission:
         grant = table.grant_for(key_hash, datetime.now(UTC))
         self._figures.key_used(key_hash)
         return grant
+
+    async def body(self, scope: Scope, receive: Receive, grant: Grant, limit_bytes: int) -> bytes:
+        """The body of the request of somebody who may call. Raises QueueFull, TooLarge and BadRequest.
+
+        While it comes, the workspace holds the memory that it says it takes; if it says nothing, as much as it may.
+        """
+        declared = header(scope, "content-length")
+        takes_bytes = int(declared) if declared and declared.isdigit() else limit_bytes
+        with self._queues.receiving(grant.workspace, min(takes_bytes, limit_bytes)):
+            return await read_body(scope, receive, limit_bytes)
 
     def admit(self, scope: Scope, route: Route, table: RoutingTable, body_bytes: int) -> None:
         """Let a request to this endpoint through.
