@@ -158,7 +158,8 @@ class VLLMEngine:
         tasks = await engine.get_supported_tasks()
         if "generate" not in tasks:
             raise ValueError("this model does not generate text, so it cannot chat")
-        await init_app_state(engine, state, Namespace(**{**vars(FrontendArgs()), **vars(args)}), tasks)
+        front = {**vars(FrontendArgs()), **vars(args), "enable_prompt_tokens_details": True}  # as OpenAI tells of them
+        await init_app_state(engine, state, Namespace(**front), tasks)
         return cls(engine, state, launch.endpoint_id, launch.cache_salt)
 
     async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
