@@ -19,7 +19,9 @@ BODY_TIMEOUT_S = 60.0
 CALLER_LEFT = 499
 """The usual number for a request whose caller did not wait for the answer: nobody gets it, and what was wanted may be
 done."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ROUTER_REQUEST_ID = "x-modelunit-request-id"
+"""By which a router tells the control plane the ID of what it passes on; from its callers it never takes one."""
+_REQUEST_ID = re.compile(r"req-[0-9a-f]{24}")
 
 log = logging.getLogger("ray.serve")
 
@@ -41,16 +43,22 @@ def answer_with(scope: Scope, headers: Iterable[tuple[str, str]]) -> None:
 
 
 class ErrorBoundary:
-    """ASGI middleware: gives each request an ID and turns whatever is raised into an answer."""
+    """ASGI middleware: gives each request an ID and turns whatever is raised into an answer.
 
-    def __init__(self, app: ASGIApp):
+    What a caller calls a request is nobody's business but the caller's: two may give the same ID, to an engine that has
+    both under way, and an operator would find the one for the other.
+    """
+
+    def __init__(self, app: ASGIApp, *, behind_router: bool = False):
+        """`behind_router`: only routers of ours reach this application, and the ID that one has given stays."""
         self._app = app
+        self._behind_router = behind_router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = header(scope, "x-request-id")
+        given = header(scope, ROUTER_REQUEST_ID) if self._behind_router else None
         identity = given if given and _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = identity
         started = False

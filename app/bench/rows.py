@@ -11,7 +11,9 @@ Samples = Mapping[str, Sequence[float]]
 UNITS = {
     "tokens_per_s": "tokens/s",
     "mib_per_s": "MiB/s",
+    "requests_per_s": "requests/s",
     "_ms": "ms",
+    "_us": "us",
     "_bytes": "bytes",
     "_pct": "% of a core",
     "token_s": "s",

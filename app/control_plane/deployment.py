@@ -85,7 +85,7 @@ def asgi(platform: Platform) -> ASGIApp:
     app.add_middleware(Audited, audit=platform.audit)
     app.add_middleware(Paced, pace=platform.pace)
     app.add_middleware(Authenticated, keys=platform.keys)
-    app.add_middleware(ErrorBoundary)
+    app.add_middleware(ErrorBoundary, behind_router=True)  # Serve's proxy listens on each node's loopback only
     return app
 
 

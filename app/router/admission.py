@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from app.core.errors import Forbidden
 from app.core.keys import bearer_hash
@@ -14,7 +14,7 @@ from app.router.clients import client_of
 from app.router.figures import Figures
 from app.router.limits import Claim, Limits
 from app.router.queues import Queues
-from app.web import answer_with, header
+from app.web import answer_with, header, read_body
 
 
 class Admission:
@@ -32,6 +32,16 @@ class Admission:
         grant = table.grant_for(key_hash, datetime.now(UTC))
         self._figures.key_used(key_hash)
         return grant
+
+    async def body(self, scope: Scope, receive: Receive, grant: Grant, limit_bytes: int) -> bytes:
+        """The body of the request of somebody who may call. Raises QueueFull, TooLarge and BadRequest.
+
+        While it comes, the workspace holds the memory that it says it takes; if it says nothing, as much as it may.
+        """
+        declared = header(scope, "content-length")
+        takes_bytes = int(declared) if declared and declared.isdigit() else limit_bytes
+        with self._queues.receiving(grant.workspace, min(takes_bytes, limit_bytes)):
+            return await read_body(scope, receive, limit_bytes)
 
     @contextmanager
     def admitted(

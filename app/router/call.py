@@ -36,7 +36,6 @@ class Deadlines:
 
     first_token_s: float = 300.0
     between_tokens_s: float = 120.0
-    """Also how long a caller may take to read what was sent."""
     answer_s: float = 3600.0
     """Of an answer that is not streamed: it comes whole."""
 
@@ -72,6 +71,7 @@ class Call:
                 self._watch = asyncio.create_task(_report_loss(self._response, stream))
                 _watches.add(self._watch)
                 self._watch.add_done_callback(_watches.discard)
+                stream.on_overflow = self._watch.cancel
                 while not await hold.wait(stream):
                     pass
                 self._first = await stream.read(END_GRACE_S, "the first token")  # it is there

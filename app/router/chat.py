@@ -18,7 +18,7 @@ from app.router.reply import EVENT_STREAM, Reply
 from app.router.stream import TokenListener
 from app.router.usage import MeteredRequest, UsageMeter
 from app.router.waking import Waking
-from app.web import error_event, read_body, request_id
+from app.web import error_event, request_id
 
 ENDPOINT = "endpoint"
 """The parameter of a path that names the endpoint; where there is none, the body's `model` does."""
@@ -51,13 +51,13 @@ class ChatCompletions:
         with self._figures.request() as counted:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
-            body = await read_body(scope, receive, self._body_limit_bytes)
+            body = await self._admission.body(scope, receive, grant, self._body_limit_bytes)
             streamed, route, tokens = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
             deadlines = self._deadlines
             limit = (deadlines.first_token_s, "the first token") if streamed else (deadlines.answer_s, "the answer")
-            reply = Reply(send, deadlines.between_tokens_s)
+            reply = Reply(send)
             with self._admission.admitted(scope, grant, route, table, len(body), tokens) as claim:
                 hold = Hold(self._waking, route, wish, *limit)
                 hold.beat = partial(_beat, reply, hold) if streamed else None

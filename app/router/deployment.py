@@ -84,7 +84,7 @@ def asgi(
     waking = Waking(directory)
     chat = ChatCompletions(directory, listener, admission, waking, figures, deadlines, args.body_limit_bytes, meter)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
-    platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
+    platform = PlatformProxy(directory, admission, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})

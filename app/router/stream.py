@@ -14,6 +14,10 @@ from app.core.usage import Tokens
 
 BUFFER_LIMIT_BYTES = 8 << 20
 """Of one answer that its caller does not read."""
+BUFFERS_LIMIT_BYTES = 256 << 20
+"""Of all of them together."""
+READ_BYTES = 64 << 10
+"""A read takes no part more once it has so much: what is taken is in nobody's count any longer."""
 SETTLE_S = 10.0
 """How long an answer that nobody wants any more may take to tell its tokens: its engine hears at once of the abort."""
 SETTLED_PERIOD_S = 0.01
@@ -23,11 +27,24 @@ GIVEN_UP = (DeadlineExceeded, TooLarge)
 """What a router ends an answer with while its engine may go on."""
 
 
+class Buffers:
+    """What there is for answers that their callers have not read yet.
+
+    Each may hold as much as is still free. So of N callers who read nothing each gets an (N+1)th of it, all together
+    stay below it, and there is always room for the little that an ordinary one holds. No engine is held up for a
+    reader; the rest of an answer that holds more is given up.
+    """
+
+    def __init__(self, limit_bytes: int = BUFFERS_LIMIT_BYTES):
+        self.free_bytes = limit_bytes
+
+
 class Stream:
     """One answer. Its parts are put in by the listener and taken out by the request's coroutine."""
 
-    def __init__(self, token: bytes):
+    def __init__(self, token: bytes, buffers: Buffers):
         self.token = token
+        self._buffers = buffers
         self.content_type: str | None = None
         self.status = 0
         self._parts: list[bytes] = []
@@ -42,6 +59,8 @@ class Stream:
         self.told_last = False
         """Whether its engine has said its last word, with or without tokens."""
         self._left = False
+        self.on_overflow: Callable[[], object] | None = None
+        """Called once the rest is given up, which the one who reads too slowly notices last."""
 
     def put(self, frame: Frame) -> None:
         """Take in what the engine sent."""
@@ -52,9 +71,11 @@ class Stream:
         if frame.kind == Kind.DATA:
             self._parts.append(frame.payload)
             self._passed += frame.payload.count(b"\n\n") - frame.payload.count(b'"content":""')
-            self._size_bytes += len(frame.payload)
-            if self._size_bytes > BUFFER_LIMIT_BYTES:
+            self._hold(len(frame.payload))
+            if self._size_bytes > min(BUFFER_LIMIT_BYTES, self._buffers.free_bytes):
                 self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
+                if self.on_overflow:
+                    self.on_overflow()
         elif frame.kind == Kind.HEAD:
             head = json.loads(frame.payload)
             self.status, self.content_type = head["status"], head["content_type"]
@@ -90,12 +111,21 @@ class Stream:
     def leave(self) -> None:
         """Nobody reads on: drop what is there and what comes, but for the last word."""
         self._left = True
-        self._parts.clear()
+        self.drop()
 
     @property
     def error(self) -> PlatformError | None:
         """What the answer failed with."""
         return self._error
+
+    def _hold(self, more_bytes: int) -> None:
+        self._size_bytes += more_bytes
+        self._buffers.free_bytes -= more_bytes
+
+    def drop(self) -> None:
+        """Give up what is there: nobody reads it."""
+        self._parts.clear()
+        self._hold(-self._size_bytes)
 
     @property
     def complete(self) -> bool:
@@ -128,7 +158,7 @@ class Stream:
         self._wake()
 
     async def read(self, timeout_s: float, waiting_for: str) -> bytes:
-        """All bytes that have come since the last read; b"" at the end of a complete answer.
+        """What has come since the last read, READ_BYTES or a part more; b"" at the end of a complete answer.
 
         Raises DeadlineExceeded when nothing comes for `timeout_s`, and whatever the answer failed with,
         after the bytes that came before the failure.
@@ -144,8 +174,13 @@ class Stream:
                 await self._waiter
             finally:
                 timer.cancel()
-        parts, self._parts, self._size_bytes = self._parts, [], 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts, size_bytes = 0, 0
+        while parts < len(self._parts) and size_bytes < READ_BYTES:
+            size_bytes += len(self._parts[parts])
+            parts += 1
+        taken, self._parts = self._parts[:parts], self._parts[parts:]
+        self._hold(-size_bytes)
+        return taken[0] if parts == 1 else b"".join(taken)
 
     def _expire(self, timeout_s: float, waiting_for: str) -> None:
         self.fail(DeadlineExceeded(f"Waited {timeout_s:g} s for {waiting_for}."))
@@ -177,9 +212,10 @@ class _Settling(NamedTuple):
 class TokenListener:
     """The socket that engine processes write answers to. What comes with an unknown token is dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers | None = None) -> None:
         self._streams: dict[bytes, Stream] = {}
         self._settling: dict[bytes, _Settling] = {}
+        self._buffers = buffers or Buffers()
         self.address = ""
 
     async def start(self, host: str) -> None:
@@ -190,13 +226,14 @@ class TokenListener:
 
     def open(self) -> Stream:
         """A stream with a token of its own; close it in any case."""
-        stream = Stream(new_token())
+        stream = Stream(new_token(), self._buffers)
         self._streams[stream.token] = stream
         return stream
 
     def close(self, stream: Stream) -> None:
         """Forget the stream; what still comes for it is dropped."""
         self._streams.pop(stream.token, None)
+        stream.drop()
 
     def settle(self, stream: Stream, settled: Settled) -> None:
         """Close the stream once its engine has said what it took, or SETTLE_S later; then `settled` hears of it."""

@@ -56,6 +56,8 @@ class EngineSettings(BaseModel):
     enforce_eager: bool
     kv_cache_bytes: int | None
     threads: int | None
+    cache_salt: str = ""
+    """Prefixes that are cached under one salt are never used under another; empty: without any."""
     machines: int = 1
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1

@@ -116,10 +116,11 @@ def without_prompts(record: logging.LogRecord) -> bool:
 class VLLMEngine:
     """One AsyncLLM and the chat part of vLLM's OpenAI server on top of it."""
 
-    def __init__(self, engine: AsyncLLM, state: State, endpoint_id: str):
+    def __init__(self, engine: AsyncLLM, state: State, endpoint_id: str, cache_salt: str):
         self._engine = engine
         self._chat = state.openai_serving_chat
         self._endpoint_id = endpoint_id
+        self._cache_salt = cache_salt or None
         self._tally = EngineTally()
         self._core_tells = True
         # vLLM turns a failure in mid-stream into an error event followed by [DONE], as if the answer were complete.
@@ -180,7 +181,7 @@ class VLLMEngine:
             raise ValueError("this model does not generate text, so it cannot chat")
         front = {**vars(FrontendArgs()), **vars(args), "enable_prompt_tokens_details": True}  # as OpenAI tells of them
         await init_app_state(engine, state, Namespace(**front), tasks)
-        return cls(engine, state, launch.endpoint_id)
+        return cls(engine, state, launch.endpoint_id, launch.cache_salt)
 
     async def chat(self, body: bytes, request_id: str, tell: Tell) -> AsyncGenerator[Head | bytes, None]:
         """See Engine.chat."""
@@ -194,6 +195,7 @@ class VLLMEngine:
                 request = ChatCompletionRequest.model_validate_json(body)
                 request.model = self._endpoint_id
                 request.request_id = request_id
+                request.cache_salt = self._cache_salt  # whatever a caller put there
                 choices = request.n or 1
                 answer = await self._chat.create_chat_completion(request, seen)
             except EngineDeadError as error:

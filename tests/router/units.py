@@ -82,6 +82,7 @@ class Units:
         self._scripts = scripts
         self.responses: list[Response] = []
         self.bodies: list[bytes] = []
+        self.request_ids: list[str] = []
         self.applications: list[str] = []
         """Whose handles were opened, in order."""
         self.wakes: list[Response] = []
@@ -105,6 +106,7 @@ class Units:
         response = Response(self.running, partial(self._run, script, token, router, body))
         self.responses.append(response)
         self.bodies.append(body)
+        self.request_ids.append(request_id)
         return response
 
     def _wake(self) -> Response:
