@@ -44,6 +44,27 @@ def routing_table() -> GaugeMetricFamily:
     return GaugeMetricFamily("modelunit_routing_table_number", "The routing table in use.", labels=["router"])
 
 
+def usage_spool_bytes() -> GaugeMetricFamily:
+    """Grows while the control plane is away."""
+    return GaugeMetricFamily(
+        "modelunit_usage_spool_bytes", "Usage that the control plane does not have yet.", labels=["router"]
+    )
+
+
+def usage_unwritten_requests() -> GaugeMetricFamily:
+    """Not zero: the disk is full, or the spool as large as it may be."""
+    return GaugeMetricFamily(
+        "modelunit_usage_unwritten_requests", "Requests whose usage is only in memory.", labels=["router"]
+    )
+
+
+def usage_lost_requests() -> CounterMetricFamily:
+    """Anything but zero is worth an alarm."""
+    return CounterMetricFamily(
+        "modelunit_usage_lost_requests", "Requests whose usage could not be kept.", labels=["router"]
+    )
+
+
 def _unit_counter(name: str, about: str) -> CounterMetricFamily:
     return CounterMetricFamily(f"modelunit_unit_{name}", about, labels=["endpoint", "revision", "unit"])
 

@@ -101,6 +101,11 @@ class Settings(BaseModel):
         return self.home / "run"
 
     @property
+    def usage_dir(self) -> Path:
+        """What the routers of this node have counted and the control plane does not have yet."""
+        return self.home / "usage"
+
+    @property
     def log_dir(self) -> Path:
         """Logs of what is not a Ray process."""
         return self.home / "logs"

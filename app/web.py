@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,7 +19,9 @@ BODY_TIMEOUT_S = 60.0
 CALLER_LEFT = 499
 """The usual number for a request whose caller did not wait for the answer: nobody gets it, and what was wanted may be
 done."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+ROUTER_REQUEST_ID = "x-modelunit-request-id"
+"""By which a router tells the control plane the ID of what it passes on; from its callers it never takes one."""
+_REQUEST_ID = re.compile(r"req-[0-9a-f]{24}")
 
 log = logging.getLogger("ray.serve")
 
@@ -35,17 +37,28 @@ def request_id(scope: Scope) -> str:
     return str(scope["state"]["request_id"])
 
 
-class ErrorBoundary:
-    """ASGI middleware: gives each request an ID and turns whatever is raised into an answer."""
+def answer_with(scope: Scope, headers: Iterable[tuple[str, str]]) -> None:
+    """Whatever the answer to this request will be, it has these headers too."""
+    scope["state"]["headers"] = [(name.encode(), value.encode()) for name, value in headers]
 
-    def __init__(self, app: ASGIApp):
+
+class ErrorBoundary:
+    """ASGI middleware: gives each request an ID and turns whatever is raised into an answer.
+
+    What a caller calls a request is nobody's business but the caller's: two may give the same ID, to an engine that has
+    both under way, and an operator would find the one for the other.
+    """
+
+    def __init__(self, app: ASGIApp, *, behind_router: bool = False):
+        """`behind_router`: only routers of ours reach this application, and the ID that one has given stays."""
         self._app = app
+        self._behind_router = behind_router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = header(scope, "x-request-id")
+        given = header(scope, ROUTER_REQUEST_ID) if self._behind_router else None
         identity = given if given and _REQUEST_ID.fullmatch(given) else f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = identity
         started = False
@@ -54,7 +67,8 @@ class ErrorBoundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                own = [(b"x-request-id", identity.encode()), *scope["state"].get("headers", ())]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         try:

@@ -1,4 +1,4 @@
-"""What elastic endpoints are measured by: more units, sleep, wake, refusals, and what one costs that sleeps.
+"""What elastic endpoints are measured by: more units, sleep, wake, refusals, overload, and what one costs that sleeps.
 
 The wakes are those of the demo endpoint with vLLM. All else runs the simulated engine, for it is about the platform,
 and an engine that works would take the machine from it.
@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 from app.bench import idle
-from app.bench.stage import Stage
+from app.bench.overload import measure_overload
+from app.bench.stage import IDLE_S, SLEEPING, Stage
 from app.local import Say
 from app.settings import Settings
 
 Samples = dict[str, list[float]]
 
-IDLE_S = 10
 STEPS = 20
 """Loads that call for one unit more; the 95th percentile of 20 is the second largest."""
 LOAD, CONCURRENCY = 4, 2
@@ -30,8 +30,6 @@ LEFT_S = 3.0
 """Until what a unit left behind is gone."""
 EARLY_S = 0.1
 """By which the clocks of a unit and of the caller may differ."""
-MACHINE = {"name": "bench", "cpus": 0.01, "engine_threads": 1}
-SLEEPING = {"min_units": 0, "max_units": 1, "idle_to_zero_s": IDLE_S}
 
 
 def measure_elastic(settings: Settings, rounds: int, say: Say) -> tuple[Samples, Samples]:
@@ -39,7 +37,12 @@ def measure_elastic(settings: Settings, rounds: int, say: Say) -> tuple[Samples,
     with contextlib.closing(Stage(settings)) as stage:
         wakes = measure_wakes(stage, rounds, say)
         alone = {"idle_to_zero_extra_s": wakes.pop("idle_to_zero_extra_s")}
-        measures: tuple[Callable[[Stage], Samples], ...] = (measure_steps, measure_refusals, measure_sleepers)
+        measures: tuple[Callable[[Stage], Samples], ...] = (
+            measure_steps,
+            measure_refusals,
+            measure_overload,
+            measure_sleepers,
+        )
         for measure in measures:
             figures = measure(stage)
             alone |= figures
@@ -84,7 +87,7 @@ def _wait() -> None:
 def measure_steps(stage: Stage, steps: int = STEPS) -> Samples:
     """`scale_up_p95_s`: from the first request of a load that calls for one unit more to the new target."""
     scale = {"min_units": 1, "max_units": 2, "target_concurrency": CONCURRENCY, "down_after_s": 1, "drain_s": 5}
-    _deploy(stage, {"name": "steps", "scale": scale}, simulations={"steps": {"between_tokens_s": 0.05}})
+    stage.deploy_simulated({"name": "steps", "scale": scale}, simulations={"steps": {"between_tokens_s": 0.05}})
     endpoint_id = stage.wait_for("steps", "healthy")["id"]
     draws, took_s = random.Random(0), []
     for _ in range(steps):
@@ -102,7 +105,7 @@ def measure_refusals(stage: Stage, count: int = REFUSALS) -> Samples:
     """`refusal_p99_ms`: until a caller knows that a queue is full, or that there is nothing to call."""
     narrow = {"name": "narrow", "engine": {"max_num_seqs": 1}, "limits": {"max_queued": 1}}
     simulations = {"narrow": {"between_tokens_s": 0.05}, "broken": {"fail_start": "it is broken"}}
-    _deploy(stage, narrow, {"name": "broken"}, simulations=simulations)
+    stage.deploy_simulated(narrow, {"name": "broken"}, simulations=simulations)
     full = stage.wait_for("narrow", "healthy")["id"]
     nothing = stage.wait_for("broken", "abnormal")["id"]
     with stage.load(full, 2):
@@ -131,7 +134,7 @@ def measure_sleepers(
     names = [f"sleeper-{number}" for number in range(sleepers)]
 
     def idle_pct(*endpoints: dict[str, Any]) -> float:
-        _deploy(stage, *endpoints, simulations={name: {} for name in names})
+        stage.deploy_simulated(*endpoints, simulations={name: {} for name in names})
         for endpoint in endpoints:
             stage.answer_s(stage.wait_for(endpoint["name"], "healthy", "sleeping", "waking", "scaling")["id"])
         for name in (stage.first["name"], *(endpoint["name"] for endpoint in endpoints)):
@@ -143,14 +146,6 @@ def measure_sleepers(
     with_all = idle_pct(*({"name": name, "scale": SLEEPING} for name in names))
     after = idle_pct()
     return {"sleeping_endpoint_cpu_pct": [(with_all - statistics.mean((before, after))) / sleepers]}
-
-
-def _deploy(stage: Stage, *endpoints: dict[str, Any], simulations: dict[str, Any]) -> None:
-    """Beside the first one, which sleeps: endpoints of its model, on simulated engines."""
-    model, machine = stage.first["model"], MACHINE["name"]
-    simulated = [{"model": model, "machine_type": machine} | endpoint for endpoint in endpoints]
-    first = stage.first | {"scale": SLEEPING}
-    stage.deploy(first, *simulated, simulations=simulations, machine_types=[MACHINE])
 
 
 def _percentile(values: list[float], pct: int) -> float:

@@ -11,13 +11,17 @@ Samples = Mapping[str, Sequence[float]]
 UNITS = {
     "tokens_per_s": "tokens/s",
     "mib_per_s": "MiB/s",
+    "requests_per_s": "requests/s",
     "_ms": "ms",
+    "_us": "us",
     "_bytes": "bytes",
     "_pct": "% of a core",
     "token_s": "s",
     "70b_s": "s",
     "p95_s": "s",
     "extra_s": "s",
+    "recovery_s": "s",
+    "_ratio": "",
 }
 
 

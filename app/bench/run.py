@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from rich.console import Console
@@ -18,6 +20,7 @@ from app.bench.elastic import measure_elastic
 from app.bench.limits import Row, in_words
 from app.bench.load import Figures, measure
 from app.bench.records import measure_records
+from app.bench.router import measure_router
 from app.bench.rows import rows, rows_alone
 from app.bench.s3_server import NotInstalled
 from app.bench.stage import ENGINE_HOST
@@ -34,17 +37,46 @@ LEVELS = (1, 8, 16)
 TRIAL_LEVEL = 16
 ENGINE_MARKS = (ENGINE_HOST, "VLLM::")
 
+Samples = dict[str, list[float]]
+Figured = tuple[Samples, Samples, Samples]
+"""Ours, plain's, and ours that have nothing beside them; each row's figures by its name."""
 
-def run(home: Path, rounds: int, say: Say) -> list[Row]:
-    """Measure everything; minutes. Works in a HOME of its own below `home`; writes `home`/bench.json."""
+
+class Part(NamedTuple):
+    """A part of the benchmark that needs nothing of the others."""
+
+    what: str
+    measure: Callable[[Settings, Path, int, Say], Figured]
+
+
+def run(home: Path, rounds: int, say: Say, only: str | None = None) -> list[Row]:
+    """Measure everything, or `only` one of PARTS; minutes. Works in a HOME of its own below `home`.
+
+    Everything is also in `home`/bench.json.
+    """
     settings = Settings(home=home / "bench", http_port=free_port())
     settings.log_dir.mkdir(parents=True, exist_ok=True)
-    plain_log = settings.log_dir / "plain-vllm.log"
     model = _model(settings, say)
+    (ours, plain, alone), caption = (({}, {}, {}), None) if only else _engine(settings, model, rounds, say)
+    for name, part in PARTS.items():
+        if only in (name, None):
+            say(part.what)
+            more_ours, more_plain, more_alone = part.measure(settings, model, rounds, say)
+            ours, plain, alone = ours | more_ours, plain | more_plain, alone | more_alone
+    table = rows(ours, plain) + rows_alone(alone)
+    if not only:
+        (home / "bench.json").write_text(json.dumps(table, indent=2))
+    _print(table, caption)
+    return table
+
+
+def _engine(settings: Settings, model: Path, rounds: int, say: Say) -> tuple[Figured, str]:
+    """What vLLM has part in, and what is to be said of the threads."""
+    plain_log = settings.log_dir / "plain-vllm.log"
     cores = os.cpu_count() or 1
     ours_threads, plain_threads = _best_threads(settings, model, plain_log, cores, say)
-    ours: dict[str, list[float]] = {}
-    plain: dict[str, list[float]] = {}
+    ours: Samples = {}
+    plain: Samples = {}
     for number in range(1, rounds + 1):
         with arms.platform(settings, ours_threads, model) as started:
             _take(ours, started, measure(started.server, LEVELS), say, f"round {number} ours ")
@@ -71,22 +103,38 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
     plain |= dict.fromkeys(wakes, plain["start_to_first_token_s"])
     say("bare Ray with Serve and one empty deployment")
     _put(plain, "idle_{}", *idle.bare_ray(settings, free_port()))
-    say("uploads, against plain boto3")
+    caption = f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})"
+    return (ours, plain, elastic), caption
+
+
+def _router(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
+    with arms.platform(settings, 1, model):
+        return measure_router(settings, rounds, say)
+
+
+def _upload(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
     try:
-        ours_upload, plain_upload = measure_upload(rounds)
+        return *measure_upload(rounds), {}
     except NotInstalled as missing:
         say(f"no upload row: {missing}")
-    else:
-        ours |= ours_upload
-        plain |= plain_upload
-    say("validation of a folder shaped like a 70B model")
-    ours_alone = elastic | measure_70b(settings.run_dir, rounds)
-    say("a thousand endpoints in the control plane")
-    ours_alone |= measure_records(rounds)
-    table = rows(ours, plain) + rows_alone(ours_alone)
-    (home / "bench.json").write_text(json.dumps(table, indent=2))
-    _print(table, f"threads per engine: ours {ours_threads}, plain {plain_threads} (each at its best of 1 and {cores})")
-    return table
+        return {}, {}, {}
+
+
+def _validation(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
+    return {}, {}, measure_70b(settings.run_dir, rounds)
+
+
+def _records(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
+    return {}, {}, measure_records(rounds)
+
+
+PARTS = {
+    "router": Part("the router, against a bare Serve ingress", _router),
+    "upload": Part("uploads, against plain boto3", _upload),
+    "validation": Part("validation of a folder shaped like a 70B model", _validation),
+    "records": Part("a thousand endpoints in the control plane", _records),
+}
+"""What can be measured by itself, by name."""
 
 
 def _model(settings: Settings, say: Say) -> Path:
@@ -116,9 +164,7 @@ def _throughput(started: arms.Started) -> float:
     return measure(started.server, (TRIAL_LEVEL,))[TRIAL_LEVEL]["output_tokens_per_s"]
 
 
-def _take(
-    into: dict[str, list[float]], started: arms.Started, by_level: dict[int, Figures], say: Say, what: str
-) -> None:
+def _take(into: Samples, started: arms.Started, by_level: dict[int, Figures], say: Say, what: str) -> None:
     into.setdefault("start_to_first_token_s", []).append(started.start_to_first_token_s)
     for level, figures in by_level.items():
         for name, value in figures.items():
@@ -127,7 +173,7 @@ def _take(
     say(f"{what}: {rates}, start {started.start_to_first_token_s:.1f} s")
 
 
-def _put(into: dict[str, list[float]], name: str, cpu_pct: float, pss_bytes: int) -> None:
+def _put(into: Samples, name: str, cpu_pct: float, pss_bytes: int) -> None:
     into[name.format("cpu_pct")] = [cpu_pct]
     into[name.format("pss_bytes")] = [float(pss_bytes)]
 
@@ -139,7 +185,7 @@ def _is_engine(process: psutil.Process) -> bool:
         return False
 
 
-def _print(measured: list[Row], caption: str) -> None:
+def _print(measured: list[Row], caption: str | None) -> None:
     columns = ("name", "unit", "ours", "plain", "ratio", "spread")
     table = Table(*columns, "limit", box=None, caption=caption)
     for row in measured:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,9 @@ PERIOD_S = 0.25
 ENDLESS_TOKENS = 100_000
 """Of a simulated answer that is cut off long before its end."""
 ENGINE_HOST = "app.unit.engine_host"
+IDLE_S = 10
+MACHINE = {"name": "bench", "cpus": 0.01, "engine_threads": 1}
+SLEEPING = {"min_units": 0, "max_units": 1, "idle_to_zero_s": IDLE_S}
 
 
 class Stage:
@@ -33,7 +36,8 @@ class Stage:
         self._settings = settings
         self._found = found
         self._config = serve_config.deployed(found)
-        headers = {"authorization": f"Bearer {admin_key(settings, found)}"}
+        self.key = admin_key(settings, found)
+        headers = {"authorization": f"Bearer {self.key}"}
         self.http = httpx.Client(base_url=found.base_url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
         self.first = dict(serve_config.first_endpoint(self._config))
         """The endpoint that the platform was started with."""
@@ -42,16 +46,37 @@ class Stage:
         """What it has deployed stays."""
         self.http.close()
 
-    def deploy(self, *endpoints: Mapping[str, Any], **args: Any) -> None:
+    @property
+    def base_url(self) -> str:
+        """The router's own listener."""
+        return self._found.base_url
+
+    @property
+    def proxy_url(self) -> str:
+        """Serve's own proxy."""
+        return f"http://127.0.0.1:{self._config['http_options']['port']}"
+
+    def deploy(
+        self, *endpoints: Mapping[str, Any], applications: Sequence[Mapping[str, Any]] = (), **args: Any
+    ) -> None:
         """What `serve deploy` does of a config with these endpoints and no others; `args`: more of the control plane's.
 
-        Returns when just these are known. Raises StartFailed, RuntimeError.
+        And with these `applications` beside our own. Returns when just these endpoints are known. Raises StartFailed,
+        RuntimeError.
         """
         plane = next(app for app in self._config["applications"] if app["name"] == "control_plane")
         plane["args"] = plane["args"] | {"endpoints": [dict(endpoint) for endpoint in endpoints]} | args
-        serve_config.deploy(self._settings, self._found.dashboard_url, self._found.ray_token, self._config)
+        config = self._config | {"applications": [*self._config["applications"], *applications]}
+        serve_config.deploy(self._settings, self._found.dashboard_url, self._found.ray_token, config)
         names = {endpoint["name"] for endpoint in endpoints}
         self.until(lambda: {endpoint["name"] for endpoint in self._endpoints()} == names, "the endpoints")
+
+    def deploy_simulated(self, *endpoints: Mapping[str, Any], simulations: Mapping[str, Any], **more: Any) -> None:
+        """Beside the first one, which may sleep: endpoints of its model, on simulated engines."""
+        common = {"model": self.first["model"], "machine_type": MACHINE["name"]}
+        simulated = [common | dict(endpoint) for endpoint in endpoints]
+        first = self.first | {"scale": SLEEPING}
+        self.deploy(first, *simulated, simulations=simulations, machine_types=[MACHINE], **more)
 
     def wait_for(self, name: str, *states: str) -> dict[str, Any]:
         """The endpoint once it is in one of these states and its wish is carried out. Raises RuntimeError."""

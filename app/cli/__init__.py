@@ -13,6 +13,7 @@ from app.cli.local import bench_command, doctor_command, down_command, env_comma
 from app.cli.machine_types import machine_types
 from app.cli.models import models
 from app.cli.terminal import Commands
+from app.cli.usage import usage_command
 
 HERE, THINGS, ACCESS = "The platform on this machine", "What it serves", "Who and what"
 
@@ -27,6 +28,7 @@ app.add_typer(members, name="members", rich_help_panel=ACCESS)
 app.add_typer(workspaces, name="workspaces", rich_help_panel=ACCESS)
 app.command("deploy", rich_help_panel=THINGS)(deploy_command)
 app.command("chat", rich_help_panel=THINGS)(chat_command)
+app.command("usage", rich_help_panel=ACCESS)(usage_command)
 app.command("events", rich_help_panel=ACCESS)(events_command)
 app.command("audit", rich_help_panel=ACCESS)(audit_command)
 app.command("up", rich_help_panel=HERE)(up_command)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.api import Api, segment
+from app.cli.api import Api, given, segment
 from app.cli.terminal import AsJson, Confirm, commands, errors, show, show_done
 from app.cli.times import ahead
 
@@ -15,14 +15,21 @@ workspaces = commands("Workspaces, for the platform's admins.")
 _ROLES = "admin, developer (all but keys and members) or inference (calls endpoints only)."
 Role = Annotated[str, typer.Option(help=_ROLES)]
 Expires = Annotated[str | None, typer.Option(metavar="TIME", help="Such as 30d, or a moment; left out: never.")]
+RequestsPerMinute = Annotated[int | None, typer.Option(help="Requests a minute, over all endpoints.")]
+TokensPerMinute = Annotated[int | None, typer.Option(help="Tokens a minute, of prompts and answers.")]
+Concurrency = Annotated[int | None, typer.Option(help="Requests under way at once.")]
+WhichKey = Annotated[str, typer.Argument(metavar="KEY", help="Its ID, such as key-...")]
 WhichMember = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's ID or name.")]
 
 
 @keys.command("list")
 def list_keys(as_json: AsJson = False) -> None:
     """List the workspace's keys, without the keys themselves. Meant where no command is named."""
-    columns = ("id", "prefix", "role", "description", "endpoints", "member_id", "expires_at", "last_used_at")
-    show(Api().list("api-keys"), as_json, *columns)
+    columns = ("id", "prefix", "role", "description", "endpoints", "limits", "member_id", "expires_at", "last_used_at")
+    rows = Api().list("api-keys")
+    if not as_json:
+        rows = [row | {"limits": given(**row["limits"])} for row in rows]
+    show(rows, as_json, *columns)
 
 
 @keys.command("create")
@@ -36,17 +43,44 @@ def create_key(
         str | None, typer.Option(help="Whose it is: it can do no more than they, and ends with them.")
     ] = None,
     expires: Expires = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrency: Concurrency = None,
     as_json: AsJson = False,
 ) -> None:
     """Issue a key. It is shown now and never again."""
-    body = {"description": description, "role": role, "endpoints": endpoints or None, "member": member}
+    limits = given(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
+    )
+    body: dict[str, Any] = {"description": description, "role": role, "endpoints": endpoints or None, "member": member}
+    body["limits"] = limits
     _show_once(Api().call("POST", "api-keys", json=body | _end_of(expires)), as_json)
 
 
-@keys.command("revoke")
-def revoke_key(
-    key: Annotated[str, typer.Argument(help="Its ID, such as key-...")], confirm: Confirm, as_json: AsJson = False
+@keys.command("update")
+def update_key(
+    key: WhichKey,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    concurrency: Concurrency = None,
+    clear: Annotated[
+        list[str] | None, typer.Option(help="A limit to take away, such as tokens_per_minute; repeat.")
+    ] = None,
+    if_match: Annotated[str | None, typer.Option("--if-match", help="Only if its etag is still this one.")] = None,
+    as_json: AsJson = False,
 ) -> None:
+    """Change a key's limits: every router goes by them within a second."""
+    limits = dict.fromkeys(clear or []) | given(
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, concurrency=concurrency
+    )
+    if not limits:
+        raise typer.BadParameter("nothing is to be changed: name at least one limit")
+    headers = {"If-Match": if_match} if if_match else {}
+    show(Api().call("PATCH", f"api-keys/{segment(key)}", json={"limits": limits}, headers=headers), as_json)
+
+
+@keys.command("revoke")
+def revoke_key(key: WhichKey, confirm: Confirm, as_json: AsJson = False) -> None:
     """Take a key back: every router refuses it within a second."""
     Api().delete(f"api-keys/{segment(key)}", confirm)
     show_done(f"{key} is revoked", {"id": key, "deleted": True}, as_json)

@@ -84,12 +84,16 @@ def doctor_command(as_json: AsJson = False) -> None:
 
 def bench_command(
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
+    only: Annotated[str | None, typer.Option(help="Just one part, in a table alone: router, upload, ...")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the platform against plain vLLM on this machine: a table, and HOME/bench.json. Takes minutes."""
-    from app.bench.run import run  # noqa: PLC0415 (nothing else of the command needs it)
+    from app.bench.run import PARTS, run  # noqa: PLC0415 (nothing else of the command needs it)
 
+    if only and only not in PARTS:
+        errors.print(f"--only takes {', '.join(PARTS)}")
+        raise typer.Exit(2)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # the table
-        rows = run(settings_or_exit().home, rounds, stopwatch(decimals=0))
+        rows = run(settings_or_exit().home, rounds, stopwatch(decimals=0), only)
     if as_json:
         show(rows, True)

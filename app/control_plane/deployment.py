@@ -27,6 +27,7 @@ from app.control_plane.api import (
     models,
     scaling,
     snippets,
+    usage,
     vertex,
     workspaces,
 )
@@ -55,7 +56,7 @@ def _routes() -> tuple[BaseRoute, ...]:
     every = APIRouter(responses=REFUSED)
     for module in (
         events, endpoints, metrics, scaling, logs, snippets, models, jobs, catalog, workspaces, members, api_keys,
-        audit, machine_types, vertex,
+        audit, machine_types, usage, vertex,
     ):  # fmt: skip
         every.include_router(module.router)
     return tuple(every.routes)
@@ -84,7 +85,7 @@ def asgi(platform: Platform) -> ASGIApp:
     app.add_middleware(Audited, audit=platform.audit)
     app.add_middleware(Paced, pace=platform.pace)
     app.add_middleware(Authenticated, keys=platform.keys)
-    app.add_middleware(ErrorBoundary)
+    app.add_middleware(ErrorBoundary, behind_router=True)  # Serve's proxy listens on each node's loopback only
     return app
 
 
@@ -120,6 +121,10 @@ class ControlPlane:
     async def router_report(self, router: str, report: str) -> None:
         """For routers: a RouterReport as JSON, every few seconds."""
         await asyncio.to_thread(self._platform.figures.router_report, router, report)
+
+    async def usage(self, batch: str) -> int:
+        """For routers: a UsageBatch as JSON; returns up to where its spool is taken."""
+        return await asyncio.to_thread(self._platform.usage.take, batch)
 
     async def metrics_text(self) -> str:
         """For routers: what Prometheus is to hear of all routers and units."""

@@ -43,6 +43,7 @@ from app.control_plane.services.tombstones import Tombstones
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
 from app.control_plane.services.unit_starts import UnitStarts
+from app.control_plane.services.usage import Usage
 from app.control_plane.services.wakes import WakePort, Wakes
 from app.control_plane.services.workspaces import Workspaces
 from app.control_plane.stop_rules import StopRules
@@ -173,6 +174,7 @@ class Platform:
         self.tombstones = Tombstones(self.registry, self.endpoints, lock, kept, now)
         idle = IdleRule(timedelta(days=args.idle_delete_days))
         self.figures = Figures(self.registry, lock, self.keys.used, now)
+        self.usage = Usage(self.registry, now)
         self.tiers = Tiers(self.models, self.machines)
         self.stop_rules = StopRules(
             self.registry, self.wishes, self.tombstones, lock, idle, self.figures.last_request, now

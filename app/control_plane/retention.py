@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.control_plane.services.logs import LogStore
-from app.core.records import AuditEntry, EndpointMinute, Event, Record, Replay, ScalingDecision
+from app.core.records import (
+    AuditEntry,
+    EndpointMinute,
+    Event,
+    Record,
+    Replay,
+    ScalingDecision,
+    UsageHour,
+    UsageSpool,
+)
 from app.store.database import Registry
 
 AUDIT_KEPT = timedelta(days=400)
@@ -14,6 +23,8 @@ AUDIT_KEPT = timedelta(days=400)
 MINUTES_KEPT = timedelta(hours=24)
 REPLAYS_KEPT = timedelta(hours=24)
 DECISIONS_KEPT = timedelta(days=30)
+USAGE_KEPT = timedelta(days=400)
+"""A year and the month in which it is settled. What is known of spools must last as long as a node may be away."""
 LOGS_KEPT = timedelta(days=30)
 BATCH = 10_000
 """Records that go in one transaction; other writers wait no longer than that."""
@@ -43,6 +54,8 @@ def retained_records(registry: Registry, events_kept_days: int) -> list[Kept]:
         kept(Replay, REPLAYS_KEPT),
         kept(ScalingDecision, DECISIONS_KEPT),
         kept(AuditEntry, AUDIT_KEPT),
+        kept(UsageHour, USAGE_KEPT),
+        kept(UsageSpool, USAGE_KEPT),
     ]
 
 

@@ -3,12 +3,16 @@
 import hashlib
 
 from app.core.errors import Conflict
-from app.core.records import Endpoint, Member
+from app.core.records import ApiKey, Endpoint, Member
 
 
-def etag_of(record: Endpoint | Member) -> str:
+def etag_of(record: Endpoint | Member | ApiKey) -> str:
     """Another one after each change of the wish, and only then: what is observed does not count."""
-    version = record.generation if isinstance(record, Endpoint) else record.model_dump_json()
+    version: object
+    if isinstance(record, Endpoint):
+        version = record.generation
+    else:  # of a key nothing but the limits ever changes by a wish
+        version = (record.limits if isinstance(record, ApiKey) else record).model_dump_json()
     return hashlib.sha256(f"{record.id}\0{version}".encode()).hexdigest()[:16]
 
 

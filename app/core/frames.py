@@ -23,10 +23,10 @@ NO_STREAM = bytes(TOKEN_BYTES)
 class Kind(IntEnum):
     """What a frame's payload is."""
 
-    HEAD = 1  # engine -> router: JSON, status and content type of the answer
+    HEAD = 1  # engine -> router: JSON, status and content type of the answer, tokens of the prompt
     DATA = 2  # engine -> router: bytes of the answer's body
-    END = 3  # engine -> router: nothing more; the answer is complete
-    FAIL = 4  # engine -> router: JSON, an error body; the answer broke off
+    END = 3  # engine -> router: nothing more; the answer is complete. JSON, its Tokens, or nothing
+    FAIL = 4  # engine -> router: JSON, an error body, maybe `usage`; the answer broke off, or nobody wants it
     CALL = 10  # unit -> engine: a JSON line with router and request ID, then the request body
     ABORT = 11  # unit -> engine: nobody waits for this stream any more
     DONE = 12  # engine -> unit: JSON, how the stream ended

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.findings import Facts, Finding
+from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.model_specs import ModelSpec
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
 from app.core.wakes import Stage
@@ -146,6 +147,7 @@ class ApiKey(Record):
     description: str = ""
     endpoints: tuple[str, ...] | None = None
     """The only endpoints it may call and see, by ID; None: all of the workspace's."""
+    limits: KeyLimits = NO_LIMITS
     member_id: str | None = None
     """The member it belongs to; it can do no more than that member, and ends with them."""
     expires_at: datetime | None = None
@@ -221,6 +223,30 @@ class Counted(Record):
     """Unix time in seconds; the same reporter started again counts from zero."""
     counters: dict[str, dict[str, float]] = {}
     """Endpoint ID -> counter -> its value."""
+
+
+class UsageHour(Record):
+    """What an hour, which `created_at` begins, has taken of an account; it outlives all that it names."""
+
+    day: str
+    """Of the hour, in UTC, such as 2026-01-31."""
+    workspace: str
+    endpoint_id: str
+    endpoint_name: str = ""
+    """As it was called then."""
+    key_id: str
+    key_description: str = ""
+    requests: int = 0
+    partial_requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class UsageSpool(Record):
+    """How much of a router's usage file is in the hours already; `created_at` is when some of it came last."""
+
+    taken_bytes: int
 
 
 class Replay(Record):

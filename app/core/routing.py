@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.core.chat_terms import ChatTerms
 from app.core.errors import NotFound, Unavailable
+from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.keys import not_valid
 from app.core.records import EndpointState, Role
 from app.core.wakes import WakeEstimate, come_back_after_s
@@ -89,6 +90,7 @@ class Grant(_Frozen):
     key_id: str = ""
     """Of the key itself, which no router knows."""
     endpoints: tuple[str, ...] | None = None
+    limits: KeyLimits = NO_LIMITS
     expires_at: datetime | None = None
 
 

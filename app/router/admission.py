@@ -1,9 +1,10 @@
 """Who may call what, and how often: everything that is decided before a unit hears of a request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from app.core.errors import Forbidden
 from app.core.keys import bearer_hash
@@ -11,9 +12,9 @@ from app.core.networks import contains
 from app.core.routing import Grant, Route, RoutingTable
 from app.router.clients import client_of
 from app.router.figures import Figures
-from app.router.limits import Limits
+from app.router.limits import Claim, Limits
 from app.router.queues import Queues
-from app.web import header
+from app.web import answer_with, header, read_body
 
 
 class Admission:
@@ -32,16 +33,37 @@ class Admission:
         self._figures.key_used(key_hash)
         return grant
 
-    def admit(self, scope: Scope, route: Route, table: RoutingTable, body_bytes: int) -> None:
-        """Let a request to this endpoint through.
+    async def body(self, scope: Scope, receive: Receive, grant: Grant, limit_bytes: int) -> bytes:
+        """The body of the request of somebody who may call. Raises QueueFull, TooLarge and BadRequest.
 
-        Raises Forbidden from outside its networks, Unavailable while it has no revision to call, QueueFull where too
-        many wait, QpsExceeded above its limit.
+        While it comes, the workspace holds the memory that it says it takes; if it says nothing, as much as it may.
+        """
+        declared = header(scope, "content-length")
+        takes_bytes = int(declared) if declared and declared.isdigit() else limit_bytes
+        with self._queues.receiving(grant.workspace, min(takes_bytes, limit_bytes)):
+            return await read_body(scope, receive, limit_bytes)
+
+    @contextmanager
+    def admitted(
+        self, scope: Scope, grant: Grant, route: Route, table: RoutingTable, body_bytes: int, tokens: int
+    ) -> Iterator[Claim]:
+        """Let a request to this endpoint through: a context that lasts as long as the request.
+
+        `tokens`: what it is reckoned to need, until it is known and the claim is settled. One that is refused takes
+        nothing of any limit; the answer tells in its headers how the limits stand, either way.
+        Raises Forbidden from outside the endpoint's networks, Unavailable while it has no revision to call, QueueFull
+        where too many wait, TooManyRequests above a limit of the endpoint or of the key.
         """
         if route.allowed_networks and not contains(route.allowed_networks, client_of(scope, self._trusted_proxies)):
             raise Forbidden(
                 f"Endpoint {route.endpoint_id} does not take requests from your network.", code="network_not_allowed"
             )
         route.require_target()
-        self._queues.admit(route, table, body_bytes)
-        self._limits.admit(route, table)
+        claim = self._limits.of(grant, route, table, tokens)
+        try:
+            self._queues.admit(route, table, body_bytes)
+            claim.take()
+        finally:
+            answer_with(scope, claim.headers())
+        with self._queues.held(route, body_bytes), claim:
+            yield claim

@@ -4,14 +4,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from app.core.errors import InternalError, PlatformError, QueueFull, Unavailable, UnitGone, UnitLost
+from app.router.handles import is_assigned
 from app.router.hold import Hold
 from app.router.stream import Stream, TokenListener
+from app.router.usage import MeteredRequest
 
 END_GRACE_S = 10.0
 """How long the last bytes may take once the unit says that the answer is complete."""
@@ -33,7 +36,6 @@ class Deadlines:
 
     first_token_s: float = 300.0
     between_tokens_s: float = 120.0
-    """Also how long a caller may take to read what was sent."""
     answer_s: float = 3600.0
     """Of an answer that is not streamed: it comes whole."""
 
@@ -41,10 +43,12 @@ class Deadlines:
 class Call:
     """An answer being made. Iterate over `parts()`; `close()` in any case."""
 
-    def __init__(self, listener: TokenListener, deadlines: Deadlines):
+    def __init__(self, listener: TokenListener, deadlines: Deadlines, metered: MeteredRequest):
         self._listener = listener
         self._deadlines = deadlines
+        self._metered = metered
         self._stream: Stream
+        self._response: Any = None
         self._watch: asyncio.Task[None] | None = None
         self._first = b""
 
@@ -58,24 +62,27 @@ class Call:
         lost = 0
         for _ in range(MAX_TRIES):
             self._stream = stream = self._listener.open()
-            self._watch = None
+            self._watch = self._response = None
             try:
                 hold.begin()
                 while hold.target is None:
                     await hold.wait(stream)
-                response = hold.call(stream.token, self._listener.address, request_id, body)
-                self._watch = asyncio.create_task(_report_loss(response, stream))
+                self._response = hold.call(stream.token, self._listener.address, request_id, body)
+                self._watch = asyncio.create_task(_report_loss(self._response, stream))
                 _watches.add(self._watch)
                 self._watch.add_done_callback(_watches.discard)
+                stream.on_overflow = self._watch.cancel
                 while not await hold.wait(stream):
                     pass
                 self._first = await stream.read(END_GRACE_S, "the first token")  # it is there
+                self._metered.begun(stream)
                 return
             except UnitLost as error:
-                self.close()
                 lost += not isinstance(error, UnitGone)
                 if lost == ATTEMPTS:
                     raise
+                self._listener.close(stream)  # nobody has had anything of it, and the request counts once
+                self._cancel()
                 log.warning("request %s lost its unit before the first byte; trying again", request_id)
                 await asyncio.sleep(RETRY_PAUSE_S)
         raise Unavailable("This endpoint lost its units; others are starting.")
@@ -96,8 +103,15 @@ class Call:
             part = await self._stream.read(self._deadlines.between_tokens_s, "the next token")
 
     def close(self) -> None:
-        """Stop the work if it still goes on. Never waits."""
-        self._listener.close(self._stream)
+        """Stop the work if it still goes on, and count what it took. Never waits."""
+        if self._response is None:
+            self._listener.close(self._stream)
+        else:
+            taken = is_assigned(self._response)
+            self._listener.settle(self._stream, partial(self._metered.ended, taken=taken))
+        self._cancel()
+
+    def _cancel(self) -> None:
         # Once the answer is complete the unit says so by itself, and there is nothing to cancel.
         if self._watch and not self._stream.complete:
             self._watch.cancel()

@@ -5,6 +5,7 @@ from app.control_plane_handle import call
 POLL_DEADLINE_S = 30.0
 REPORT_DEADLINE_S = 3.0
 METRICS_DEADLINE_S = 1.0
+USAGE_DEADLINE_S = 10.0
 
 
 class ControlPlaneForRouter:
@@ -26,3 +27,8 @@ class ControlPlaneForRouter:
         """See MetricsSource."""
         text: str = await call("metrics_text", deadline_s=METRICS_DEADLINE_S)
         return text
+
+    async def usage(self, batch: str) -> int:
+        """See UsageSink."""
+        taken_bytes: int = await call("usage", batch, deadline_s=USAGE_DEADLINE_S)
+        return taken_bytes

@@ -39,6 +39,9 @@ from app.router.queues import Queues
 from app.router.reporter import Reporter
 from app.router.stream import TokenListener
 from app.router.surfaces import ark, openai, vertex
+from app.router.usage import UsageMeter
+from app.router.usage_sender import UsageSender
+from app.router.usage_spool import UsageSpool
 from app.router.waking import Waking
 from app.settings import Settings
 from app.store.objects import open_store
@@ -72,15 +75,16 @@ def asgi(
     figures: Figures,
     limits: Limits,
     others: MetricsSource,
+    meter: UsageMeter,
 ) -> ASGIApp:
     """The router's HTTP surface over its parts; `others` knows the figures of all other routers and units."""
     deadlines = Deadlines(args.first_token_timeout_s, args.between_tokens_timeout_s, args.answer_timeout_s)
     queues = Queues(figures)
     admission = Admission(figures, queues, limits, args.trusted_proxies)
     waking = Waking(directory)
-    chat = ChatCompletions(directory, listener, admission, queues, waking, figures, deadlines, args.body_limit_bytes)
+    chat = ChatCompletions(directory, listener, admission, waking, figures, deadlines, args.body_limit_bytes, meter)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
-    platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
+    platform = PlatformProxy(directory, admission, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -122,15 +126,17 @@ class Router:
         figures = Figures(router)
         self._directory = Directory(open_store(settings), control_plane)
         self._reporter = Reporter(figures, self._directory, control_plane)
+        spool = UsageSpool(settings.usage_dir, router, figures.spool)
+        self._usage = UsageSender(spool, control_plane)
         self._listener = TokenListener()
         await self._listener.start(ray.util.get_node_ip_address())
         await self._directory.load_snapshot()
         self._following = asyncio.create_task(self._directory.follow())
         self._reporting = asyncio.create_task(self._reporter.run())
+        self._sending_usage = asyncio.create_task(self._usage.run())
         parsed = RouterArgs.model_validate(args)
-        self._app = asgi(
-            parsed, self._directory, self._listener, settings.serve_proxy_url, figures, Limits(), control_plane
-        )
+        url, limits, meter = settings.serve_proxy_url, Limits(), UsageMeter(spool)
+        self._app = asgi(parsed, self._directory, self._listener, url, figures, limits, control_plane, meter)
         self._server = HttpServer(server_config(self._app))
         self._serving = asyncio.create_task(self._server.serve([listen(settings.http_host, settings.http_port)]))
 
@@ -139,7 +145,7 @@ class Router:
 
     async def check_health(self) -> None:
         """Called by Serve: a router whose listener or table loop has ended must be replaced."""
-        for task in (self._serving, self._following, self._reporting):
+        for task in (self._serving, self._following, self._reporting, self._sending_usage):
             if task.done():
                 raise RuntimeError("a part of the router has stopped")
 
@@ -149,7 +155,10 @@ class Router:
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(self._serving, DRAIN_TIMEOUT_S)
         self._following.cancel()  # not before: requests that wait for a unit have to hear what becomes of it
+        await self._listener.settled()  # what it has heard of answers by then is all that is known of them
         self._listener.stop()
+        self._sending_usage.cancel()
+        await self._usage.close()
         self._reporting.cancel()
         await self._reporter.step()  # what was counted since the last report
 

@@ -6,6 +6,7 @@ Counted at a request's arrival, its first bytes and its end, never for each toke
 import asyncio
 import time
 from collections.abc import Callable, Container
+from dataclasses import dataclass
 from types import TracebackType
 
 from app import metrics
@@ -20,6 +21,15 @@ KEYS_REPEATED_S = 300.0
 """A key's use is reported for so long, in case the control plane loses what it has heard."""
 
 
+@dataclass
+class SpoolFigures:
+    """How a router's usage spool is, see app/router/usage_spool.py."""
+
+    waiting_bytes: int = 0
+    unwritten_requests: int = 0
+    lost_requests: int = 0
+
+
 class Figures:
     """All that one router counts. `clock` measures durations, `wall` tells Unix time; both in seconds."""
 
@@ -27,6 +37,7 @@ class Figures:
         self.router = router
         self.clock = clock
         self.wall = wall
+        self.spool = SpoolFigures()
         self._started_at = wall()
         self._endpoints: dict[str, EndpointFigures] = {}
         self._forgotten_changes = 0
@@ -74,10 +85,17 @@ class Figures:
 
     def exposition(self, number: int) -> str:
         """For Prometheus."""
-        table = metrics.routing_table()
-        table.add_metric([self.router], number)
+        families = [
+            (metrics.routing_table(), number),
+            (metrics.usage_spool_bytes(), self.spool.waiting_bytes),
+            (metrics.usage_unwritten_requests(), self.spool.unwritten_requests),
+        ]
+        lost = metrics.usage_lost_requests()
+        lost.add_metric([self.router], self.spool.lost_requests)
+        for family, value in families:
+            family.add_metric([self.router], value)
         endpoints = (of.exposition(self.router, endpoint_id) for endpoint_id, of in self._known())
-        return metrics.merge([metrics.exposition([table]), *endpoints])
+        return metrics.merge([metrics.exposition([lost, *(family for family, _ in families)]), *endpoints])
 
     def _known(self) -> list[tuple[str, EndpointFigures]]:
         return list(self._endpoints.items())

@@ -11,6 +11,8 @@ from app.core.errors import BadRequest
 
 HEAD_TIMEOUT_S = 10.0
 HEAD_LIMIT_BYTES = 64 << 10
+UNREAD_TIMEOUT_S = 120.0
+"""How long a caller may leave unread what was written."""
 MAX_CONNECTIONS = 8192
 RESERVED_FILES = 512
 """Of the process's file descriptors: for units, the control plane, Ray and logs."""
@@ -22,15 +24,18 @@ def connections_allowed(open_files: int) -> int:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """Ends when no complete request head came in time; its timers never run while an answer is being made.
+    """Ends when no complete request head came in time, or when nobody reads what was written.
 
-    uvicorn itself waits for ever, and counts idle connections as work (its limit_concurrency).
+    How long a body may take is decided where it is read (app/web.py), and no other timer runs while an answer is being
+    made. uvicorn itself waits for ever, and counts idle connections as work (its limit_concurrency).
     """
 
     head_timeout_s: ClassVar[float] = HEAD_TIMEOUT_S
+    unread_timeout_s: ClassVar[float] = UNREAD_TIMEOUT_S
     max_connections: ClassVar[int] = connections_allowed(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     _head_timer: asyncio.TimerHandle | None = None
+    _unread_timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = None
     """Of a request head that has begun and is not complete."""
 
@@ -43,7 +48,17 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_came()
+        self._read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """More is written than the kernel takes: the caller is slow, or reads nothing at all."""
+        self._unread_timer = self.loop.call_later(self.unread_timeout_s, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -98,6 +113,11 @@ class HttpConnection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _read(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _head_timed_out(self) -> None:
         self._head_timer = None

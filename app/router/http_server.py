@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.router.http_connection import HttpConnection
+from app.router.http_connection import UNREAD_TIMEOUT_S, HttpConnection
 
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
-UNREAD_TIMEOUT_S = 120
-"""How long a caller may leave unread what was sent before the kernel ends the connection."""
+UNSENT_BYTES = 128 << 10
+"""Of one connection that the kernel takes; by itself it takes megabytes, for callers who read nothing too."""
 
 
 class HttpServer(uvicorn.Server):
@@ -38,7 +38,9 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # for the other routers of this node
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_S * 1000)  # connections inherit it
+    # Connections inherit both.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_TIMEOUT_S * 1000))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     listener.bind((host, port))
     listener.listen(BACKLOG)
     listener.setblocking(False)

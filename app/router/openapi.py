@@ -43,6 +43,17 @@ _WAKE: list[dict[str, Any]] = [
 ]
 
 
+_RATES: dict[str, Any] = {
+    f"x-ratelimit-{what}-{kind}": {"description": f"{meaning}, where such a limit holds", "schema": {"type": "string"}}
+    for kind in ("requests", "tokens")
+    for what, meaning in (
+        ("limit", f"The most {kind} a minute"),
+        ("remaining", f"How many {kind} would be let through now"),
+        ("reset", "How long it takes until all that may go at once may, such as 6m0s"),
+    )
+}
+
+
 def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
     error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     meanings = {
@@ -51,11 +62,14 @@ def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
         "403": "The endpoint does not take requests from this network",
         "404": "No such endpoint",
         "413": "The body is too large",
-        "429": "More requests a second, or more that wait, than the endpoint takes; see Retry-After",
+        "429": "Above a limit of the endpoint or key, or more requests wait than may; see Retry-After",
         "503": "No unit can serve now; see Retry-After",
         "504": "A deadline passed",
     }
-    return {"200": good} | {status: {"description": meanings[status], **error} for status in refusals}
+    limited = {"429": {"headers": _RATES}}
+    return {"200": good} | {
+        status: {"description": meanings[status], **error, **limited.get(status, {})} for status in refusals
+    }
 
 
 def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dict[str, Any]:
@@ -64,6 +78,7 @@ def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dic
     ] + _WAKE
     good = {
         "description": "The answer in OpenAI's format; each event of a stream is a ChatEvent, the last one [DONE]",
+        "headers": _RATES,
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/ChatAnswer"}},
             "text/event-stream": {"schema": {"type": "string"}},

@@ -5,7 +5,6 @@ Serve's proxy, which this forwards to.
 """
 
 import re
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 import httpx
@@ -14,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.core.errors import NotFound, Unavailable
-from app.core.keys import bearer_hash
+from app.router.admission import Admission
 from app.router.directory import Directory
-from app.web import header, read_body
+from app.web import ROUTER_REQUEST_ID, header, request_id
 
-_NOT_FORWARDED = {  # what belongs to one connection, and the ID that the router has given already
+_NOT_FORWARDED = {  # what belongs to one connection, and IDs: the router gives its own
     b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"host", b"content-length",
-    b"x-request-id",
+    b"x-request-id", ROUTER_REQUEST_ID.encode(),
 }  # fmt: skip
 PREFIX = "/platform"
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -33,8 +32,9 @@ TIMEOUT = httpx.Timeout(connect=5, read=300, write=60, pool=5)
 class PlatformProxy:
     """An endpoint that forwards method, path, query, headers and body as they are."""
 
-    def __init__(self, directory: Directory, serve_proxy_url: str, body_limit_bytes: int):
+    def __init__(self, directory: Directory, admission: Admission, serve_proxy_url: str, body_limit_bytes: int):
         self._directory = directory
+        self._admission = admission
         self._body_limit_bytes = body_limit_bytes
         self._client = httpx.AsyncClient(base_url=serve_proxy_url, timeout=TIMEOUT, trust_env=False)
 
@@ -48,11 +48,10 @@ class PlatformProxy:
         body = b""
         if path not in OPEN_PATHS or request.method not in ("GET", "HEAD"):
             # Before the body is read: strangers must not fill our memory.
-            key_hash = bearer_hash(header(request.scope, "authorization"))
-            self._directory.table.grant_for(key_hash, datetime.now(UTC))
-            body = await read_body(request.scope, request.receive, self._body_limit_bytes)
+            grant = self._admission.grant(request.scope, self._directory.table)
+            body = await self._admission.body(request.scope, request.receive, grant, self._body_limit_bytes)
         headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_FORWARDED]  # of any bytes
-        headers.append((b"x-request-id", request.state.request_id.encode()))
+        headers.append((ROUTER_REQUEST_ID.encode(), request_id(request.scope).encode()))
         if "x-forwarded-host" not in request.headers and (host := header(request.scope, "host")):
             headers.append((b"x-forwarded-host", host.encode("latin-1")))  # by which callers reach us: snippets name it
         # Every '%' that is left belongs to the path itself: httpx would take it for the beginning of a code, and what

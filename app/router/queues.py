@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from app.core.errors import QueueFull
@@ -58,7 +58,10 @@ class Queues:
                 f"Endpoint {route.endpoint_id} has as many requests waiting as it may; try again later.",
                 retry_after_s=self._pause_s(route, table, under_way),
             )
-        held = self._held.get(route.workspace, _Held())
+        self._require_room(route.workspace, body_bytes)
+
+    def _require_room(self, workspace: str, body_bytes: int) -> None:
+        held = self._held.get(workspace, _Held())
         if held.requests >= MAX_REQUESTS * WORKSPACE_SHARE:
             raise QueueFull("This workspace has as many requests under way at this router as it may; try again later.")
         if held.bodies_bytes + body_bytes > BODIES_LIMIT_BYTES * WORKSPACE_SHARE:
@@ -67,9 +70,19 @@ class Queues:
             raise QueueFull("The requests at this router take as much memory as they may; try again later.")
 
     @contextmanager
-    def held(self, route: Route, body_bytes: int) -> Iterator[None]:
+    def receiving(self, workspace: str, body_bytes: int) -> Iterator[None]:
+        """Count a request whose body comes, which may take a minute, and may be so large. Raises QueueFull."""
+        self._require_room(workspace, body_bytes)
+        with self._counted(workspace, body_bytes):
+            yield
+
+    def held(self, route: Route, body_bytes: int) -> AbstractContextManager[None]:
         """Count a request that was let through, until it has ended."""
-        held = self._held.setdefault(route.workspace, _Held())
+        return self._counted(route.workspace, body_bytes)
+
+    @contextmanager
+    def _counted(self, workspace: str, body_bytes: int) -> Iterator[None]:
+        held = self._held.setdefault(workspace, _Held())
         held.requests += 1
         held.bodies_bytes += body_bytes
         self._bodies_bytes += body_bytes
@@ -80,7 +93,7 @@ class Queues:
             held.bodies_bytes -= body_bytes
             self._bodies_bytes -= body_bytes
             if not held.requests:
-                del self._held[route.workspace]
+                del self._held[workspace]
 
     def _pause_s(self, route: Route, table: RoutingTable, under_way: int) -> int:
         """Until as many requests have been answered as are under way now, at the pace of late."""

@@ -1,7 +1,5 @@
 """What goes out to one caller."""
 
-import asyncio
-
 from starlette.types import Send
 
 STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
@@ -10,11 +8,10 @@ REVISION = b"x-modelunit-revision"
 
 
 class Reply:
-    """A status and headers once, then bytes. A caller who does not read for `reading_s` is given up (TimeoutError)."""
+    """A status and headers once, then bytes. Each waits until the caller has read most of what went before."""
 
-    def __init__(self, send: Send, reading_s: float):
+    def __init__(self, send: Send):
         self._send = send
-        self._reading_s = reading_s
         self.begun = False
         """Whether there is a status already: what goes wrong from here on cannot have one."""
 
@@ -34,8 +31,7 @@ class Reply:
 
     async def part(self, part: bytes) -> None:
         """Some more bytes of a stream."""
-        async with asyncio.timeout(self._reading_s):
-            await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self, tail: bytes = b"") -> None:
         """The last bytes of a stream."""

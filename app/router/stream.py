@@ -5,20 +5,46 @@ Tokens do not travel through Serve's streaming generators, which cost CPU for ea
 
 import asyncio
 import json
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, TooManyRequests, Unavailable, UnitLost
 from app.core.frames import PIECE_BYTES, Frame, FrameReader, FramingError, Kind, new_token
+from app.core.usage import Tokens
 
 BUFFER_LIMIT_BYTES = 8 << 20
 """Of one answer that its caller does not read."""
+BUFFERS_LIMIT_BYTES = 256 << 20
+"""Of all of them together."""
+READ_BYTES = 64 << 10
+"""A read takes no part more once it has so much: what is taken is in nobody's count any longer."""
+SETTLE_S = 10.0
+"""How long an answer that nobody wants any more may take to tell its tokens: its engine hears at once of the abort."""
+SETTLED_PERIOD_S = 0.01
+MAX_SETTLING = 4096
+
+GIVEN_UP = (DeadlineExceeded, TooLarge)
+"""What a router ends an answer with while its engine may go on."""
+
+
+class Buffers:
+    """What there is for answers that their callers have not read yet.
+
+    Each may hold as much as is still free. So of N callers who read nothing each gets an (N+1)th of it, all together
+    stay below it, and there is always room for the little that an ordinary one holds. No engine is held up for a
+    reader; the rest of an answer that holds more is given up.
+    """
+
+    def __init__(self, limit_bytes: int = BUFFERS_LIMIT_BYTES):
+        self.free_bytes = limit_bytes
 
 
 class Stream:
     """One answer. Its parts are put in by the listener and taken out by the request's coroutine."""
 
-    def __init__(self, token: bytes):
+    def __init__(self, token: bytes, buffers: Buffers):
         self.token = token
+        self._buffers = buffers
         self.content_type: str | None = None
         self.status = 0
         self._parts: list[bytes] = []
@@ -26,24 +52,80 @@ class Stream:
         self._ended = False
         self._error: PlatformError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._prompt = Tokens()
+        self._passed = 0
+        self.tokens: Tokens | None = None
+        """All that the answer has taken, once its engine has told."""
+        self.told_last = False
+        """Whether its engine has said its last word, with or without tokens."""
+        self._left = False
+        self.on_overflow: Callable[[], object] | None = None
+        """Called once the rest is given up, which the one who reads too slowly notices last."""
 
     def put(self, frame: Frame) -> None:
         """Take in what the engine sent."""
-        if self._error:  # nothing more is passed on, and so nothing more is kept
+        if frame.kind in (Kind.END, Kind.FAIL):
+            self._take_last_word(frame)
+        if self._error or self._left:  # nothing more is passed on, and so nothing more is kept
             return
         if frame.kind == Kind.DATA:
             self._parts.append(frame.payload)
-            self._size_bytes += len(frame.payload)
-            if self._size_bytes > BUFFER_LIMIT_BYTES:
+            self._passed += frame.payload.count(b"\n\n") - frame.payload.count(b'"content":""')
+            self._hold(len(frame.payload))
+            if self._size_bytes > min(BUFFER_LIMIT_BYTES, self._buffers.free_bytes):
                 self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
+                if self.on_overflow:
+                    self.on_overflow()
         elif frame.kind == Kind.HEAD:
             head = json.loads(frame.payload)
             self.status, self.content_type = head["status"], head["content_type"]
+            told = {name: head.get(name, 0) for name in ("prompt_tokens", "cached_tokens")}
+            self._prompt = Tokens.model_validate(told)
         elif frame.kind == Kind.END:
             self._ended = True
         elif frame.kind == Kind.FAIL:
             self.fail(_told(json.loads(frame.payload)))
         self._wake()
+
+    def _take_last_word(self, frame: Frame) -> None:
+        self.told_last = True
+        if frame.kind == Kind.FAIL:
+            told = json.loads(frame.payload).get("usage")
+            self.tokens = Tokens.model_validate(told) if told else None
+        elif frame.payload:
+            self.tokens = Tokens.model_validate_json(frame.payload)
+
+    @property
+    def passed(self) -> Tokens:
+        """What is known of an answer whose engine cannot tell: the prompt's tokens, and the events with text that came.
+
+        An event holds a token, or a few that were made close to one another: so many at the least.
+        """
+        return self._prompt.model_copy(update={"completion_tokens": max(0, self._passed)})
+
+    @property
+    def over(self) -> bool:
+        """Whether no more can come: the engine has said its last word, or is lost, or never had the request."""
+        return self.told_last or not (self._error is None or isinstance(self._error, GIVEN_UP))
+
+    def leave(self) -> None:
+        """Nobody reads on: drop what is there and what comes, but for the last word."""
+        self._left = True
+        self.drop()
+
+    @property
+    def error(self) -> PlatformError | None:
+        """What the answer failed with."""
+        return self._error
+
+    def _hold(self, more_bytes: int) -> None:
+        self._size_bytes += more_bytes
+        self._buffers.free_bytes -= more_bytes
+
+    def drop(self) -> None:
+        """Give up what is there: nobody reads it."""
+        self._parts.clear()
+        self._hold(-self._size_bytes)
 
     @property
     def complete(self) -> bool:
@@ -52,7 +134,7 @@ class Stream:
 
     def fail(self, error: PlatformError) -> None:
         """End the answer early, unless it has ended."""
-        if not self._ended and self._error is None:
+        if not self._ended and not self._left and self._error is None:
             self._error = error
             self._wake()
 
@@ -76,7 +158,7 @@ class Stream:
         self._wake()
 
     async def read(self, timeout_s: float, waiting_for: str) -> bytes:
-        """All bytes that have come since the last read; b"" at the end of a complete answer.
+        """What has come since the last read, READ_BYTES or a part more; b"" at the end of a complete answer.
 
         Raises DeadlineExceeded when nothing comes for `timeout_s`, and whatever the answer failed with,
         after the bytes that came before the failure.
@@ -92,54 +174,104 @@ class Stream:
                 await self._waiter
             finally:
                 timer.cancel()
-        parts, self._parts, self._size_bytes = self._parts, [], 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        parts, size_bytes = 0, 0
+        while parts < len(self._parts) and size_bytes < READ_BYTES:
+            size_bytes += len(self._parts[parts])
+            parts += 1
+        taken, self._parts = self._parts[:parts], self._parts[parts:]
+        self._hold(-size_bytes)
+        return taken[0] if parts == 1 else b"".join(taken)
 
     def _expire(self, timeout_s: float, waiting_for: str) -> None:
         self.fail(DeadlineExceeded(f"Waited {timeout_s:g} s for {waiting_for}."))
 
 
 def _told(failure: dict[str, Any]) -> PlatformError:
-    """The error that an engine sent; 429 and 503 also say when to try again."""
+    """The error that an engine sent; 429 and 503 also say when to try again, and who was cancelled there is lost."""
     told = failure["body"]["error"]
     kind = {429: TooManyRequests, 503: Unavailable}.get(failure["status"], PlatformError)
+    if told["code"] == UnitLost.code:
+        kind = UnitLost
     error = kind(told["message"], told["param"], told["code"])
     error.status, error.type = failure["status"], told["type"]
     return error
 
 
+Settled = Callable[[Stream], None]
+"""Hears of a stream of which no more is to be known."""
+
+
+class _Settling(NamedTuple):
+    """A stream that nobody reads any more."""
+
+    stream: Stream
+    settled: Settled
+    timer: asyncio.TimerHandle
+
+
 class TokenListener:
     """The socket that engine processes write answers to. What comes with an unknown token is dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffers: Buffers | None = None) -> None:
         self._streams: dict[bytes, Stream] = {}
+        self._settling: dict[bytes, _Settling] = {}
+        self._buffers = buffers or Buffers()
         self.address = ""
 
     async def start(self, host: str) -> None:
         """Listen on a free port of `host`."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: _EngineLink(self._streams), host, 0)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _EngineLink(self._streams, self._over), host, 0)
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
     def open(self) -> Stream:
         """A stream with a token of its own; close it in any case."""
-        stream = Stream(new_token())
+        stream = Stream(new_token(), self._buffers)
         self._streams[stream.token] = stream
         return stream
 
     def close(self, stream: Stream) -> None:
         """Forget the stream; what still comes for it is dropped."""
         self._streams.pop(stream.token, None)
+        stream.drop()
+
+    def settle(self, stream: Stream, settled: Settled) -> None:
+        """Close the stream once its engine has said what it took, or SETTLE_S later; then `settled` hears of it."""
+        if stream.over:
+            self.close(stream)
+            settled(stream)
+            return
+        if len(self._settling) >= MAX_SETTLING:
+            self._over(next(iter(self._settling.values())).stream)
+        stream.leave()
+        timer = asyncio.get_running_loop().call_later(SETTLE_S, self._over, stream)
+        self._settling[stream.token] = _Settling(stream, settled, timer)
+
+    async def settled(self) -> None:
+        """Wait until nothing is left to settle: SETTLE_S at the most, if nothing new comes."""
+        while self._settling:  # noqa: ASYNC110 (once in a life)
+            await asyncio.sleep(SETTLED_PERIOD_S)
+
+    def _over(self, stream: Stream) -> None:
+        """Nothing more comes of this stream, or nobody waits for it any longer."""
+        if settling := self._settling.pop(stream.token, None):
+            settling.timer.cancel()
+            self.close(stream)
+            settling.settled(stream)
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Accept no more connections, and wait for nothing more."""
         self._server.close()
+        for settling in list(self._settling.values()):
+            self._over(settling.stream)
 
 
 class _EngineLink(asyncio.Protocol):
     """A connection from one engine process."""
 
-    def __init__(self, streams: dict[bytes, Stream]):
+    def __init__(self, streams: dict[bytes, Stream], over: Callable[[Stream], None]):
         self._streams = streams
+        self._over = over
         self._frames = FrameReader(PIECE_BYTES)
         self._carried: set[bytes] = set()
         self._transport: asyncio.Transport
@@ -158,6 +290,7 @@ class _EngineLink(asyncio.Protocol):
                 stream.put(frame)
                 if frame.kind in (Kind.END, Kind.FAIL):
                     self._carried.discard(frame.token)
+                    self._over(stream)
         except (FramingError, ValueError, KeyError):
             self._transport.abort()
 
@@ -165,3 +298,4 @@ class _EngineLink(asyncio.Protocol):
         for token in self._carried:
             if stream := self._streams.get(token):
                 stream.fail(UnitLost("The model unit stopped working before the answer was complete."))
+                self._over(stream)

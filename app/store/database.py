@@ -3,11 +3,11 @@
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -29,7 +29,7 @@ from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, InternalEr
 from app.core.errors import BadRequest, Conflict, Superseded, Unavailable
 from app.core.records import Record
 from app.store.connections import driver_url, open_engine, sole_migrator
-from app.store.queries import beyond, conditions, lasting, ordered
+from app.store.queries import added_up, beyond, conditions, lasting, ordered
 from app.store.rows import RowReader, to_row
 from app.store.tables import TABLES, WRITER, metadata
 
@@ -147,6 +147,31 @@ class Registry:
         query = select(func.count()).select_from(TABLES[kind]).where(*conditions(kind, equals))
         with self._read() as connection:
             return connection.execute(query).scalar_one()
+
+    def sums(
+        self,
+        kind: type[Record],
+        /,
+        of: Sequence[str],
+        by: Sequence[str] = (),
+        *,
+        greatest: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: Sequence[object] | None = None,
+        limit: int | None = None,
+        **equals: object,
+    ) -> list[Mapping[str, Any]]:
+        """Fields of the records that `find` finds, added up by the values of other fields, in the order of those.
+
+        `greatest`: further fields, of which each group shows the greatest value; `after`: the values of the group that
+        the page before ended with. Without `by` everything is one group, also when there is nothing.
+        """
+        table = TABLES[kind]
+        query = added_up(table, of, by, greatest, after).where(*conditions(kind, equals, since, until)).limit(limit)
+        with self._read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [{**row, **{name: int(row[name]) for name in of}} for row in rows]  # PostgreSQL's sums are decimal
 
     def delete(self, *records: Record) -> None:
         """Remove the records, all or none; one that is already gone is fine.

@@ -1,9 +1,9 @@
 """What is asked of the registry, as SQL."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import JSON, ColumnElement, Select, Table, and_, false, or_, select
+from sqlalchemy import JSON, ColumnElement, Select, Table, and_, false, func, literal, or_, select, tuple_
 
 from app.core.records import Record
 from app.store.tables import TABLES
@@ -48,6 +48,21 @@ def beyond(table: Table, created_at: datetime, id: str, newest_first: bool) -> C
     if newest_first:
         return and_(when <= created_at, or_(when < created_at, which < id))
     return and_(when >= created_at, or_(when > created_at, which > id))
+
+
+def added_up(
+    table: Table, of: Sequence[str], by: Sequence[str], greatest: Sequence[str], after: Sequence[object] | None
+) -> Select[tuple[object, ...]]:
+    """The sums of columns by groups, in the groups' order and from the one after `after` on; without any, one row."""
+    groups = [table.c[name] for name in by]
+    sums = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in of]
+    query = select(*groups, *(func.max(table.c[name]).label(name) for name in greatest), *sums)
+    if not groups:
+        return query
+    if after is not None:
+        place = [literal(value, group.type) for value, group in zip(after, groups, strict=True)]
+        query = query.where(tuple_(*groups) > tuple_(*place))
+    return query.group_by(*groups).order_by(*groups)
 
 
 def _is(column: ColumnElement[object], value: object) -> ColumnElement[bool]:

@@ -35,6 +35,8 @@ from app.core.records import (
     Replay,
     ScalingDecision,
     UnitStart,
+    UsageHour,
+    UsageSpool,
     Version,
     Workspace,
 )
@@ -76,6 +78,10 @@ def _number(name: str) -> Column[int]:
 
 
 def _bytes(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _count(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False)
 
 
@@ -176,6 +182,7 @@ TABLES: Mapping[type[Record], Table] = {
         _text("prefix"),
         _text("description"),
         _document("endpoints"),
+        _document("limits"),
         _text("member_id", optional=True),
         Column("expires_at", UtcDateTime),
         Column("last_used_at", UtcDateTime),
@@ -240,6 +247,16 @@ TABLES: Mapping[type[Record], Table] = {
         _document("counters"),
         Index(None, "created_at"),
     ),
+    # Usage outlives workspaces, endpoints and keys.
+    UsageHour: _table(
+        "usage_hours",
+        *(_text(name) for name in ("day", "workspace", "endpoint_id", "endpoint_name", "key_id", "key_description")),
+        *(_count(name) for name in ("requests", "partial_requests")),
+        *(_count(name) for name in ("prompt_tokens", "cached_tokens", "completion_tokens")),
+        Index(None, "workspace", "created_at"),
+        Index(None, "created_at"),
+    ),
+    UsageSpool: _table("usage_spools", _bytes("taken_bytes"), Index(None, "created_at")),
     Replay: _table(
         "replays",
         _owner(on_delete="CASCADE"),

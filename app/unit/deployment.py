@@ -28,7 +28,7 @@ from app.unit.control_plane import ControlPlaneForUnit, this_unit
 from app.unit.engine import EngineLaunch, EngineSettings, Simulation
 from app.unit.engine_client import EngineClient
 from app.unit.multi_machine import cluster_environment, own_placement_group
-from app.unit.phases import STARTING_ENGINE, telling, weights_phase
+from app.unit.phases import STARTING_ENGINE, WARMING_UP, telling, weights_phase
 from app.unit.watch import Watch
 from app.unit.weight_cache import fetch, progress
 from app.unit.work_in_hand import WorkInHand
@@ -77,12 +77,15 @@ class ModelUnit:
         self._watch = Watch(store, log_file, unit)
         try:
             async with telling(control_plane.phase, self._phase):
-                launch = await asyncio.to_thread(self._prepare, settings, store, log_file)
-                self._engine = await EngineClient.start(launch, settings.run_dir, self._spec.start_timeout_s)
+                self._launch = await asyncio.to_thread(self._prepare, settings, store, log_file)
+                self._engine = await EngineClient.start(self._launch, settings.run_dir, self._spec.start_timeout_s)
         except BaseException as error:
             reason = EngineStartError.reason_in(str(error)) or type(error).__name__
             await self._watch.end(f"the unit cannot start: {reason}")
             raise
+        finally:
+            if hasattr(self, "_launch"):
+                self._launch.warming_file.unlink(missing_ok=True)
         self._watch.engine_runs(self._engine, control_plane)
         self._work = WorkInHand(self._spec.max_model_len)
         self._leaving = asyncio.create_task(self._leave_when_engine_dies())
@@ -110,8 +113,8 @@ class ModelUnit:
         return launch
 
     def _phase(self) -> str:
-        if self._spec.simulation or hasattr(self, "_weights"):
-            return STARTING_ENGINE
+        if hasattr(self, "_launch"):
+            return WARMING_UP if self._launch.warming_file.exists() else STARTING_ENGINE
         return weights_phase(progress(self._cache_dir, self._spec.digest))
 
     async def _leave_when_engine_dies(self) -> None:

@@ -1,21 +1,29 @@
 """What a unit needs of an engine. Two implementations: vllm_engine, and simulated_engine for tests."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from app.core.errors import PlatformError
 from app.core.reports import EngineStats
+from app.core.usage import Tokens
 
 
 class Head(BaseModel):
-    """The first part of an answer: its HTTP status and content type."""
+    """The first part of an answer: its HTTP status and content type, and what the engine has read for it."""
 
     model_config = ConfigDict(frozen=True)
 
     status: int
     content_type: str
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+Tell = Callable[[Tokens], None]
+"""Hears what an answer has taken."""
 
 
 class Simulation(BaseModel):
@@ -48,6 +56,8 @@ class EngineSettings(BaseModel):
     enforce_eager: bool
     kv_cache_bytes: int | None
     threads: int | None
+    cache_salt: str = ""
+    """Prefixes that are cached under one salt are never used under another; empty: without any."""
     machines: int = 1
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
@@ -83,6 +93,12 @@ class EngineLaunch(EngineSettings):
     placement_group: str | None = None
     """The ID of Ray's placement group, where the unit spans several machines."""
 
+    @property
+    def warming_file(self) -> Path:
+        """There once the engine has its weights and compiles or takes its first steps: it cannot say so by itself then,
+        for its process waits for its core. Whoever starts the engine removes it."""
+        return Path(f"{self.log_file}.warming")
+
 
 class EngineDied(PlatformError):
     """The engine can serve nothing any more; its unit has to be replaced."""
@@ -93,11 +109,13 @@ class EngineDied(PlatformError):
 class Engine(Protocol):
     """A running engine. One coroutine per answer; all run in the engine process's event loop."""
 
-    def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+    def chat(self, body: bytes, request_id: str, tell: Tell) -> AsyncGenerator[Head | bytes, None]:
         """The answer to an OpenAI chat request: a Head, then body bytes as they come.
 
-        Closing the generator aborts the work. Raises EngineDied when the engine is gone, PlatformError when the
-        request cannot be answered; both also after the first bytes.
+        Once it is over, also when it was aborted or failed, `tell` hears its exact tokens, before the generator ends;
+        it hears nothing of a request that the engine never took up. Closing the generator or cancelling its task
+        aborts the work. Raises EngineDied when the engine is gone, PlatformError when the request cannot be
+        answered; both also after the first bytes.
         """
         ...
 

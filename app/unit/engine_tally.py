@@ -5,15 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.core.reports import EngineStats
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one answer; `choices` is how many texts it has, which the engine makes side by side."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    choices: int = 1
+from app.core.usage import Tokens
 
 
 @dataclass(slots=True)
@@ -41,15 +33,15 @@ class EngineTally:
         """A streamed answer begins."""
         answering.first_token_at = self._clock()
 
-    def end(self, answering: Answering, usage: Usage) -> None:
-        """The answer is over, complete or not."""
+    def end(self, answering: Answering, tokens: Tokens, choices: int = 1) -> None:
+        """The answer is over, complete or not; `choices` is how many texts it has, which are made side by side."""
         self._requests += 1
-        self._prompt_tokens += usage.prompt_tokens
-        self._completion_tokens += usage.completion_tokens
+        self._prompt_tokens += tokens.prompt_tokens
+        self._completion_tokens += tokens.completion_tokens
         if answering.first_token_at is not None:
             self._ttft_ms_sum += (answering.first_token_at - answering.begun_at) * 1000
             self._ttft_count += 1
-            further_tokens = usage.completion_tokens // usage.choices - 1
+            further_tokens = tokens.completion_tokens // choices - 1
             if further_tokens > 0:
                 self._tpot_ms_sum += (self._clock() - answering.first_token_at) * 1000
                 self._tpot_count += further_tokens

@@ -16,8 +16,9 @@ from typing import cast
 
 import uvloop
 
-from app.core.errors import InternalError, PlatformError
+from app.core.errors import InternalError, PlatformError, UnitLost
 from app.core.frames import CALL_LIMIT_BYTES, NO_STREAM, PIECE_BYTES, Frame, FrameReader, Kind, encode
+from app.core.usage import Tokens
 from app.unit.engine import Engine, EngineDied, EngineLaunch, Head
 from app.unit.last_words import last_words
 
@@ -61,7 +62,8 @@ class _Link(asyncio.Protocol):
     def send(self, token: bytes, kind: Kind, payload: bytes) -> None:
         if self.transport.get_write_buffer_size() > LINK_BUFFER_LIMIT_BYTES:
             self.transport.abort()
-        self.transport.write(encode(token, kind, payload))
+        if not self.transport.is_closing():
+            self.transport.write(encode(token, kind, payload))
 
 
 class _Worker(asyncio.Protocol):
@@ -117,7 +119,8 @@ class _Worker(asyncio.Protocol):
                 task = asyncio.create_task(self._call(frame))
                 self._tasks[frame.token] = task
             elif frame.kind == Kind.ABORT and frame.token in self._tasks:
-                self._tasks[frame.token].cancel()
+                # Not before it has begun: a task that never ran could not say how it ended.
+                asyncio.get_running_loop().call_soon(self._tasks[frame.token].cancel)
             elif frame.kind == Kind.ASK and (self._stats is None or self._stats.done()):
                 self._stats = asyncio.create_task(self._tell_stats())
 
@@ -153,19 +156,24 @@ class _Worker(asyncio.Protocol):
             self._tell(frame.token, Kind.DONE, json.dumps(outcome).encode())
 
     async def _answer(self, token: bytes, body: bytes, request_id: str, link: _Link) -> dict[str, object]:
+        """The router hears in any case what the answer has taken, but from a dead engine."""
+        taken: list[Tokens] = []
         try:
-            async with contextlib.aclosing(self._engine.chat(body, request_id)) as parts:
+            async with contextlib.aclosing(self._engine.chat(body, request_id, taken.append)) as parts:
                 async for part in parts:
                     if isinstance(part, Head):
                         link.send(token, Kind.HEAD, part.model_dump_json().encode())
                     else:
                         for start in range(0, len(part), PIECE_BYTES):
                             link.send(token, Kind.DATA, part[start : start + PIECE_BYTES])
-            link.send(token, Kind.END, b"")
+            link.send(token, Kind.END, taken[0].model_dump_json().encode() if taken else b"")
             return {"outcome": "complete"}
         except EngineDied:
             self._suspicion.set()
             return {"outcome": "engine_died"}  # the router may try another unit, so nothing is written to it here
+        except asyncio.CancelledError:
+            _fail(link, token, UnitLost("The request was cancelled."), taken)
+            raise
         except PlatformError as error:
             if error.status >= 500:
                 _log_failure(request_id, error.__cause__ or error)
@@ -173,8 +181,13 @@ class _Worker(asyncio.Protocol):
         except Exception as error:
             _log_failure(request_id, error)
             failure = InternalError("The engine failed.")
-        link.send(token, Kind.FAIL, json.dumps({"status": failure.status, "body": failure.body()}).encode())
+        _fail(link, token, failure, taken)
         return {"outcome": "failed"}
+
+
+def _fail(link: _Link, token: bytes, failure: PlatformError, taken: list[Tokens]) -> None:
+    told = {"status": failure.status, "body": failure.body(), "usage": taken[0].model_dump() if taken else None}
+    link.send(token, Kind.FAIL, json.dumps(told).encode())
 
 
 def _log_failure(request_id: str, error: BaseException) -> None:

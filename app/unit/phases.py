@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from app.unit.weight_cache_progress import Progress
 
 STARTING_ENGINE = "starting the engine"
+WARMING_UP = "warming up"
 PERIOD_S = 1.0
 """From one report to the next, at least."""
 REPEAT_S = 5.0

@@ -8,6 +8,8 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ import vllm.renderers.chat_utils
 import vllm.renderers.hf
 import vllm.v1.attention.backends.cpu_attn
 import vllm.v1.engine.core
+import vllm.v1.executor.abstract
 import vllm.v1.executor.uniproc_executor
 from pydantic import ValidationError
 from starlette.datastructures import State
@@ -38,9 +41,10 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
 from app.core.reports import EngineStats
+from app.core.usage import Tokens
 from app.unit.context_length import TooLong
-from app.unit.engine import EngineDied, EngineLaunch, Head
-from app.unit.engine_tally import EngineTally, Usage
+from app.unit.engine import EngineDied, EngineLaunch, Head, Tell
+from app.unit.engine_tally import EngineTally
 from app.unit.multi_machine import placement_group
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,8 @@ _SSE = "text/event-stream"
 CORE_TIMEOUT_S = 3.0
 _TOO_LONG = {"input_text": "messages", "input_tokens": "messages"}
 """vLLM's words for what callers know by another name."""
+_making: ContextVar[list[Any]] = ContextVar("_making")
+"""What vLLM keeps of each text that it makes for the request of this task; it forgets them when the caller leaves."""
 _ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
 
 
@@ -69,6 +75,19 @@ def _load(core: Any) -> tuple[int, int, float]:
 
 
 vllm.v1.engine.core.EngineCore.modelunit_load = _load  # inherited by the core process, which is forked
+
+
+_WARMING = "MODELUNIT_WARMING_FILE"
+_warm_up = vllm.v1.executor.abstract.Executor.compile_or_warm_up_model
+
+
+def _warm_up_and_say_so(executor: Any) -> None:
+    """What the engine core does last before it serves. Not seen of a core that was spawned instead of forked."""
+    Path(os.environ[_WARMING]).touch()
+    _warm_up(executor)
+
+
+vllm.v1.executor.abstract.Executor.compile_or_warm_up_model = _warm_up_and_say_so
 
 
 class LoneWorker:
@@ -139,16 +158,18 @@ def without_prompts(record: logging.LogRecord) -> bool:
 class VLLMEngine:
     """One AsyncLLM and the chat part of vLLM's OpenAI server on top of it."""
 
-    def __init__(self, engine: AsyncLLM, state: State, endpoint_id: str):
+    def __init__(self, engine: AsyncLLM, state: State, endpoint_id: str, cache_salt: str):
         self._engine = engine
         self._chat = state.openai_serving_chat
         self._endpoint_id = endpoint_id
+        self._cache_salt = cache_salt or None
         self._tally = EngineTally()
         self._core_tells = True
         # vLLM turns a failure in mid-stream into an error event followed by [DONE], as if the answer were complete.
         # Raising instead leaves it to the router to end the stream without [DONE].
         self._chat.create_streaming_error_response = _reraise
         self._chat._convert_generation_error_to_streaming_response = _reraise
+        _note_what_is_made(engine)
 
     @classmethod
     async def start(cls, launch: EngineLaunch) -> "VLLMEngine":
@@ -157,6 +178,7 @@ class VLLMEngine:
             VLLM_ENABLE_V1_MULTIPROCESSING="0",  # no worker process beside the engine core
             VLLM_CPU_OMP_THREADS_BIND="nobind",  # else every engine on the machine picks the same core
             VLLM_NO_USAGE_STATS="1",
+            **{_WARMING: str(launch.warming_file)},
         )
         if on_cpu():
             # What vLLM saves of a whole compiled model it cannot load again on CPU; inductor's parts it can.
@@ -204,57 +226,70 @@ class VLLMEngine:
         tasks = await engine.get_supported_tasks()
         if "generate" not in tasks:
             raise ValueError("this model does not generate text, so it cannot chat")
-        frontend = FrontendArgs(enable_auto_tool_choice=bool(tool_parser), tool_call_parser=tool_parser)
-        await init_app_state(engine, state, Namespace(**{**vars(frontend), **vars(args)}), tasks)
-        return cls(engine, state, launch.endpoint_id)
+        front = {
+            **vars(FrontendArgs(enable_auto_tool_choice=bool(tool_parser), tool_call_parser=tool_parser)),
+            **vars(args),
+            "enable_prompt_tokens_details": True,  # as OpenAI tells of them
+        }
+        await init_app_state(engine, state, Namespace(**front), tasks)
+        return cls(engine, state, launch.endpoint_id, launch.cache_salt)
 
-    async def chat(self, body: bytes, request_id: str) -> AsyncGenerator[Head | bytes, None]:
+    async def chat(self, body: bytes, request_id: str, tell: Tell) -> AsyncGenerator[Head | bytes, None]:
         """See Engine.chat."""
         answering = self._tally.begin()
         seen = Request({"type": "http", "headers": []})  # vLLM leaves the answer's usage in its state
-        try:
-            request = ChatCompletionRequest.model_validate_json(body)
-            request.model = self._endpoint_id
-            request.request_id = request_id
-            answer = await self._chat.create_chat_completion(request, seen)
-        except TooLong as error:
-            newer = request.max_completion_tokens is not None
-            raise error.refusal("max_completion_tokens" if newer else "max_tokens") from None
-        except EngineDeadError as error:
-            raise EngineDied("The engine stopped working.") from error
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
-        except Exception as error:
-            raise self._refusal(self._chat.create_error_response(error)) from error
-        if isinstance(answer, ErrorResponse):
-            raise self._refusal(answer)
-        if not hasattr(answer, "__aiter__"):
-            self._tally.end(answering, _usage(request, seen))
-            yield Head(status=200, content_type=_JSON)
-            yield answer.model_dump_json().encode()
-            return
         making: list[Any] = []
+        _making.set(making)
+        choices = 1
         try:
-            head = Head(status=200, content_type=_SSE)
-            async for event in answer:
-                if head is not None:
-                    self._tally.first_token(answering)
-                    making = self._making(seen)
-                    yield head  # only now: a failure before the first token still gets a status of its own
-                    head = None  # type: ignore[assignment]
-                yield event.encode()
-        except EngineDeadError as error:
-            raise EngineDied("The engine stopped working.") from error
+            try:
+                request = ChatCompletionRequest.model_validate_json(body)
+                request.model = self._endpoint_id
+                request.request_id = request_id
+                request.cache_salt = self._cache_salt  # whatever a caller put there
+                choices = request.n or 1
+                answer = await self._chat.create_chat_completion(request, seen)
+            except TooLong as error:
+                newer = request.max_completion_tokens is not None
+                raise error.refusal("max_completion_tokens" if newer else "max_tokens") from None
+            except EngineDeadError as error:
+                raise EngineDied("The engine stopped working.") from error
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
+            except Exception as error:
+                raise self._refusal(self._chat.create_error_response(error)) from error
+            if isinstance(answer, ErrorResponse):
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise asyncio.CancelledError  # which vLLM has turned into an answer for nobody
+                raise self._refusal(answer)
+            if not hasattr(answer, "__aiter__"):
+                yield Head(status=200, content_type=_JSON)
+                yield answer.model_dump_json().encode()
+                return
+            try:
+                head = True
+                async for event in answer:
+                    if head:  # only now: a failure before the first token still gets a status of its own
+                        head = False
+                        self._tally.first_token(answering)
+                        read = _tokens(seen, making)
+                        yield Head(
+                            status=200,
+                            content_type=_SSE,
+                            prompt_tokens=read.prompt_tokens,
+                            cached_tokens=read.cached_tokens,
+                        )
+                    yield event.encode()
+            except EngineDeadError as error:
+                raise EngineDied("The engine stopped working.") from error
+            finally:
+                await answer.aclose()
         finally:
-            self._tally.end(answering, _usage(request, seen, making))
-            await answer.aclose()
-
-    def _making(self, seen: Request) -> list[Any]:
-        """What vLLM keeps of each text that it makes for an answer; it forgets them when the caller leaves."""
-        known = self._engine.output_processor
-        names = known.external_req_ids.get(seen.state.request_metadata.request_id, ())
-        return [known.request_states[name] for name in names if name in known.request_states]
+            if making:
+                tokens = _tokens(seen, making)
+                self._tally.end(answering, tokens, choices)
+                tell(tokens)
 
     def _refusal(self, answer: ErrorResponse) -> PlatformError:
         if self._engine.errored:  # which vLLM may also tell as an ordinary error
@@ -298,12 +333,27 @@ def _reraise(error: Any, *_: Any, **__: Any) -> str:
     raise InternalError("The engine failed while it answered.") from error
 
 
-def _usage(request: ChatCompletionRequest, seen: Request, making: Sequence[Any] = ()) -> Usage:
+def _note_what_is_made(engine: AsyncLLM) -> None:
+    """Have vLLM note in `_making` what it begins to make."""
+    known = engine.output_processor
+    add = known.add_request
+
+    def add_and_note(request: Any, *rest: Any) -> None:
+        add(request, *rest)
+        _making.get([]).append(known.request_states[request.request_id])
+
+    known.add_request = add_and_note
+
+
+def _tokens(seen: Request, making: Sequence[Any]) -> Tokens:
     """What an answer has taken; of one that was broken off, what had been made of it."""
+    read = [text for text in making if not text.is_prefilling]
+    cached = read[0].num_cached_tokens if read else 0
     if (whole := seen.state.request_metadata.final_usage_info) is not None:
-        return Usage(whole.prompt_tokens, whole.completion_tokens or 0, request.n or 1)
-    return Usage(
-        max((text.prompt_len for text in making), default=0),
-        sum(text.detokenizer.num_output_tokens() for text in making if text.detokenizer),
-        request.n or 1,
-    )
+        if whole.prompt_tokens_details is not None:  # of a stream it is told to the caller only
+            cached = whole.prompt_tokens_details.cached_tokens or 0
+        prompt, completion = whole.prompt_tokens, whole.completion_tokens or 0
+    else:
+        prompt = max((text.prompt_len for text in read), default=0)
+        completion = sum(text.detokenizer.num_output_tokens() for text in read if text.detokenizer)
+    return Tokens(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)

@@ -11,7 +11,7 @@ import pytest
 
 from app.bench import elastic, idle
 from app.bench.elastic import measure_refusals, measure_sleepers, measure_steps, measure_wakes
-from app.bench.stage import Stage
+from app.bench.stage import IDLE_S, Stage
 
 ANSWER_S = {"cold": 30.0, "warm": 10.0}
 
@@ -62,7 +62,7 @@ class PlayedStage(Stage):
 
     def target_changed_at(self, endpoint_id: str, target: int, since_s: float) -> float:
         assert target == 0 or (target == 2) == (self.loaded > 0)
-        return since_s + self.late_s + (elastic.IDLE_S if target == 0 else 0)
+        return since_s + self.late_s + (IDLE_S if target == 0 else 0)
 
     def units(self, endpoint_id: str) -> int:
         return 2 if self.loaded else 1

@@ -31,7 +31,14 @@ NAMES = {f"{name}_c{level}" for name in BY_LEVEL for level in LEVELS} | {
     "scale_up_p95_s",
     "idle_to_zero_extra_s",
     "refusal_p99_ms",
+    "overload_tpot_ratio",
+    "overload_router_growth_bytes",
+    "overload_recovery_s",
     "sleeping_endpoint_cpu_pct",
+    "router_request_p50_ms",
+    "router_requests_per_s",
+    "router_cpu_per_token_us",
+    "router_long_prompt_added_ms",
     "upload_mib_per_s",
     "validation_70b_s",
     "list_1000_endpoints_p99_ms",
@@ -55,6 +62,7 @@ class Machine:
         monkeypatch.setattr(arms, "plain_default", self._plain_default)
         monkeypatch.setattr(benchmark, "measure", self._measure)
         monkeypatch.setattr(benchmark, "measure_elastic", self._measure_elastic)
+        monkeypatch.setattr(benchmark, "measure_router", self._measure_router)
         monkeypatch.setattr(benchmark, "measure_upload", self._measure_upload)
         monkeypatch.setattr(benchmark, "measure_70b", lambda run_dir, rounds: {"validation_70b_s": [2.0] * rounds})
         monkeypatch.setattr(benchmark, "measure_records", self._measure_records)
@@ -95,8 +103,17 @@ class Machine:
     ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         assert self.running == [self.started[-1]] == ["ours-1"]
         wakes = {"wake_to_first_token_s": [30.0] * rounds, "wake_standby_to_first_token_s": [20.0] * rounds}
-        names = ("scale_up_p95_s", "idle_to_zero_extra_s", "refusal_p99_ms", "sleeping_endpoint_cpu_pct")
+        names = (
+            *("scale_up_p95_s", "idle_to_zero_extra_s", "refusal_p99_ms", "sleeping_endpoint_cpu_pct"),
+            *("overload_tpot_ratio", "overload_router_growth_bytes", "overload_recovery_s"),
+        )
         return wakes, {name: [1.0] for name in names}
+
+    def _measure_router(self, settings: Settings, rounds: int, say: benchmark.Say) -> benchmark.Figured:
+        assert self.running == [self.started[-1]] == ["ours-1"]
+        names = ("router_request_p50_ms", "router_requests_per_s", "router_cpu_per_token_us")
+        ours, plain = ({name: [figure] * rounds for name in names} for figure in (1.0, 2.0))
+        return ours, plain, {"router_long_prompt_added_ms": [0.5] * rounds}
 
     def _measure_upload(self, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         assert self.running == []
@@ -173,7 +190,17 @@ def test_arms_alternate_one_at_a_time_at_the_thread_count_that_is_best_for_each(
     benchmark.run(home, 3, lambda _: None)
     trials, rounds = machine.started[:4], machine.started[4:]
     assert sorted(trials) == ["ours-1", "ours-4", "plain-1", "plain-4"]
-    assert rounds == ["ours-1", "plain-4"] * 3 + ["default", "ours-1", "bare"]
+    assert rounds == ["ours-1", "plain-4"] * 3 + ["default", "ours-1", "bare", "ours-1"]
+
+
+def test_one_part_is_measured_by_itself_and_leaves_the_file_alone(
+    machine: Machine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = benchmark.run(home, 2, lambda _: None, "router")
+    assert {row["name"] for row in measured} == {name for name in NAMES if name.startswith("router_")}
+    assert machine.started == ["ours-1"]
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(measured)
+    assert not (home / "bench.json").exists()
 
 
 def test_without_an_s3_server_the_upload_row_is_left_out_and_why_is_said(machine: Machine, home: Path) -> None:

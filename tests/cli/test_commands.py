@@ -85,6 +85,9 @@ def test_lists_are_filtered(here: Here) -> None:
         (["endpoints", "events", "demo", "--since", "yesterday"], 2, "--since"),
         (["keys", "create", "--expires", "tomorrow"], 2, "no time"),
         (["keys", "create", "--role", "king"], 1, "role"),
+        (["keys", "create", "--concurrency", "0"], 1, "limits.concurrency is 0"),
+        (["keys", "update", "key-none"], 2, "nothing is to be changed"),
+        (["keys", "update", "key-none", "--clear", "concurrency"], 1, "key"),
         (["keys", "revoke", "key-none", "--confirm", "DELETE"], 1, "key"),
         (["keys", "revoke", "..", "--confirm", "DELETE"], 2, "neither"),
         (["members", "remove", "../api-keys/x", "--confirm", "DELETE"], 1, ""),
@@ -131,6 +134,16 @@ def test_keys(here: Here) -> None:
     assert status() == 403
     assert listed["id"] in done("keys", "revoke", listed["id"], "--confirm", "DELETE")
     assert status() == 401
+
+
+def test_limits_of_keys(here: Here) -> None:
+    made = told("keys", "create", "--requests-per-minute", "60", "--concurrency", "4")
+    assert made["limits"] == {"requests_per_minute": 60, "tokens_per_minute": None, "concurrency": 4}
+    changed = told("keys", "update", made["id"], "--tokens-per-minute", "10000", "--clear", "concurrency")
+    assert changed["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 10_000, "concurrency": None}
+    late = modelunit("keys", "update", made["id"], "--concurrency", "1", "--if-match", made["etag"])
+    assert (late.exit_code, "changed meanwhile" in late.stderr) == (1, True)
+    assert '{"requests_per_minute": 60, "tokens_per_minute": 10000}' in done("keys")
 
 
 def test_members(here: Here) -> None:

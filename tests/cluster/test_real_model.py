@@ -1,11 +1,15 @@
 """The demo model on real vLLM, by the client that most callers have."""
 
+import contextlib
+import json
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -14,6 +18,7 @@ from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, P
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
 MARKER = "zebra-quartz-lantern"
+REFUSED = "quince"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -107,13 +112,13 @@ def test_it_sleeps_while_nobody_calls_and_a_request_wakes_it(platform: Platform,
 
 @pytest.fixture
 def picky(platform: Platform, tmp_path: Path) -> Iterator[str]:
-    """An endpoint whose model's own template refuses the marker, and repeats the prompt when it does."""
+    """An endpoint whose model's own template refuses a word, and repeats the prompt when it does."""
     folder = tmp_path / "picky"
     shutil.copytree(platform.machine.home / "objects" / "models" / MODEL / "BF16", folder)
     (folder / "manifest.json").unlink()
     template = folder / "chat_template.jinja"
     said = "messages[-1]['content']"
-    refusing = f"{{% if '{MARKER}' in {said} %}}{{{{ raise_exception('not ' + {said}) }}}}{{% endif %}}"
+    refusing = f"{{% if '{REFUSED}' in {said} %}}{{{{ raise_exception('not ' + {said}) }}}}{{% endif %}}"
     text = refusing + template.read_text()
     template.unlink()
     template.write_text(text)
@@ -126,22 +131,61 @@ def picky(platform: Platform, tmp_path: Path) -> Iterator[str]:
     platform.http.delete(f"/platform/v1/endpoints/{made['id']}?confirm=DELETE").raise_for_status()
 
 
-def test_no_log_holds_a_prompt(platform: Platform, picky: str) -> None:
-    """Neither of a request that is answered, nor of those that are refused by us, by vLLM or by a template."""
+FUNCTION = {"name": MARKER, "description": MARKER, "parameters": {"type": "object", "properties": {MARKER: {}}}}
+CALLED = {"id": MARKER, "type": "function", "function": {"name": MARKER, "arguments": f'{{"{MARKER}": "{MARKER}"}}'}}
+WITH_MARKERS: list[dict[str, Any]] = [
+    {"stream": True}, {"user": MARKER}, {"stop": [MARKER]}, {"metadata": {MARKER: MARKER}}, {"seed": MARKER},
+    {"temperature": f"{MARKER} hot"}, {"stop": [MARKER] * 9}, {"stop": MARKER * 99}, {"logit_bias": {MARKER: 1}},
+    {MARKER: MARKER}, {"tools": [{"type": "function", "function": FUNCTION}]}, {"tools": [{"type": MARKER}]},
+    {"tool_choice": {"type": "function", "function": {"name": MARKER}}}, {"n": 99}, {"stream_options": MARKER},
+    {"response_format": {"type": "json_schema", "json_schema": {"name": MARKER, "schema": {MARKER: MARKER}}}},
+    {"messages": [{"role": MARKER, "content": MARKER}]}, {"messages": [{"role": "user", "content": {MARKER: MARKER}}]},
+    {"messages": MARKER}, {"messages": [{"role": "user", "content": [{"type": MARKER, MARKER: MARKER}]}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": f"http://{MARKER}/x"}}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": [CALLED]}, {"role": "tool", "content": MARKER}]},
+    {"messages": [{"role": "user", "content": f"{MARKER} too much " * 3000}]}, {"chat_template": f"{{{{ {MARKER} }}}}"},
+    {"chat_template_kwargs": {MARKER: MARKER}}, {"cache_salt": MARKER}, {"request_id": MARKER},
+    {"vllm_xargs": {MARKER: MARKER}}, {"structured_outputs": {"regex": f"({MARKER}"}}, {"guided_regex": f"({MARKER}"},
+]  # fmt: skip
 
-    def chat(endpoint: str, text: str, **more: object) -> int:
+
+def test_nothing_of_what_callers_say_or_hear_stays_anywhere(platform: Platform, picky: str) -> None:
+    """Neither of requests that are answered, nor of those that are refused by us, by vLLM or by a template."""
+    url = "/v1/chat/completions"
+
+    def chat(endpoint: str, text: str, **more: object) -> httpx.Response:
         wish = {"model": endpoint, "messages": [{"role": "user", "content": text}], "max_tokens": 4, **more}
-        return platform.http.post("/v1/chat/completions", json=wish).status_code
+        return platform.http.post(url, json=wish)
 
-    assert chat("demo", f"{MARKER} answered") == 200
-    assert chat("demo", f"{MARKER} streamed", stream=True) == 200
-    assert chat("demo", f"{MARKER} too much " * 3000) == 400
-    assert chat("demo", f"{MARKER} wrong", temperature=f"{MARKER} hot") == 400
-    assert chat(picky, "anything else") == 200
-    assert chat(picky, f"{MARKER} in the template") in (400, 500)
-    logs = [path for path in platform.machine.home.rglob("*") if path.suffix in (".log", ".db", ".json", ".txt")]
+    for more in WITH_MARKERS:
+        answer = chat("demo", f"{MARKER} with more", **more)
+        assert answer.status_code < 500, answer.text
+        assert answer.status_code == 200 or MARKER not in answer.text, answer.text
+    assert chat(picky, "anything else").status_code == 200
+    assert chat(picky, f"{MARKER} {REFUSED} in the template").status_code in (400, 500)
+    assert platform.http.post(url, content=f'{{"messages": "{MARKER}" "{MARKER}"}}').status_code == 400
+    assert chat(MARKER, MARKER).status_code == 404
+    named = {name: MARKER for name in ("x-request-id", "x-client-request-id", "user-agent", "x-modelunit-wake")}
+    platform.http.post(f"{url}?{MARKER}={MARKER}", json={"model": "demo", "messages": QUESTION}, headers=named)
+    platform.http.post(f"/v1/{MARKER}")
+    request = {"model": "demo", "messages": QUESTION, "max_tokens": 1000, "stream": True, "user": MARKER}
+    with platform.http.stream("POST", url, json=request) as left:
+        next(left.iter_bytes())
+    asked = chat("demo", f"Write about {MARKER}, please.", max_tokens=48, temperature=0)
+    said = asked.json()["choices"][0]["message"]["content"]
+    marks = [MARKER.encode(), json.dumps(said)[1:-1][:30].encode(), said.strip()[-30:].encode()]
+
+    kept = [path for path in platform.machine.home.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
     of_ray = [path for path in platform.machine.ray_logs().rglob("*") if path.is_file()]
     assert {".out", ".err", ".log"} <= {path.suffix for path in of_ray}
     assert any("router" in path.name for path in of_ray)
-    assert any(path.name.startswith("engine-") for path in logs)
-    assert [str(path) for path in (*logs, *of_ray) if MARKER in path.read_text(errors="ignore")] == []
+    assert any(path.name.startswith("engine-") for path in kept)
+    assert any(path.name == "registry.db" for path in kept)
+    for path in (*kept, *of_ray):
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            assert not [mark for mark in marks if mark in content], path
+    for page in ("/metrics", "/platform/v1/audit", "/platform/v1/events"):
+        shown = platform.http.get(page, params={"order": "desc", "page_size": 1000} if page != "/metrics" else {})
+        assert shown.status_code == 200
+        assert not [mark for mark in marks if mark in shown.content], page

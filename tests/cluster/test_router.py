@@ -44,3 +44,22 @@ def test_serves_proxy_believes_nobody_on_this_machine_who_claims_to_be_elsewhere
     url = f"http://127.0.0.1:{config['http_options']['port']}/metrics"
     answer = httpx.get(url, headers={"x-forwarded-for": "203.0.113.9"}, trust_env=False, timeout=30)
     assert answer.status_code == 200  # for the loopback; a claim that was believed would need a key
+
+
+def test_a_keys_new_limits_hold_within_a_second(platform: Platform) -> None:
+    issued = platform.http.post("/platform/v1/api-keys", json={"limits": {"requests_per_minute": 600}}).json()
+    chat = {"model": "steady", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    headers = {"authorization": f"Bearer {issued['key']}"}
+    with httpx.Client(base_url=platform.base_url, headers=headers, trust_env=False, timeout=60) as client:
+
+        def ask() -> httpx.Response:
+            return client.post("/v1/chat/completions", json=chat)
+
+        until(lambda: ask().headers["x-ratelimit-limit-requests"] == "600", "the key to work", wait_s=1)
+        change = {"limits": {"requests_per_minute": None, "tokens_per_minute": 1}}
+        assert platform.http.patch(f"/platform/v1/api-keys/{issued['id']}", json=change).status_code == 200
+        until(lambda: ask().headers["x-ratelimit-limit-tokens"] == "1", "the change to hold", wait_s=1)
+        refused = ask()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
+        assert int(refused.headers["retry-after"]) > 60
+    assert platform.http.delete(f"/platform/v1/api-keys/{issued['id']}?confirm=DELETE").status_code == 204

@@ -12,10 +12,16 @@ from app.control_plane.platform import Platform
 from app.control_plane.services.keys import ADMIN_KEY_ID
 from app.core.errors import Conflict, Unavailable
 from app.core.records import AuditEntry, Event, Member, Record
+from app.web import ROUTER_REQUEST_ID
 from tests.control_plane.conftest import ClientFor
 from tests.control_plane.platforms import ONE_DATABASE, admin_key, client_of, until
 
 JSON = {"content-type": "application/json"}
+
+
+def routed(number: int) -> dict[str, str]:
+    """The header by which a router tells the ID of a request."""
+    return {ROUTER_REQUEST_ID: f"req-{number:024x}"}
 
 
 async def audit(caller: httpx.AsyncClient, query: str = "") -> list[dict[str, Any]]:
@@ -26,14 +32,14 @@ async def audit(caller: httpx.AsyncClient, query: str = "") -> list[dict[str, An
 
 
 async def test_each_change_is_written_down(admin: httpx.AsyncClient) -> None:
-    issued = await admin.post("/api-keys", json={}, headers={"x-request-id": "req-1"})
+    issued = await admin.post("/api-keys", json={}, headers=routed(1))
     key = issued.json()["id"]
-    await admin.delete(f"/api-keys/{key}?confirm=DELETE", headers={"x-request-id": "req-2"})
+    await admin.delete(f"/api-keys/{key}?confirm=DELETE", headers=routed(2))
     made, gone = await audit(admin)
     common = {"object": "audit_entry", "workspace": "default", "actor": ADMIN_KEY_ID, "subject": key}
     assert made.items() >= (common | {"action": "POST /platform/v1/api-keys", "status": 201}).items()
     assert gone.items() >= (common | {"action": "DELETE /platform/v1/api-keys/{key_id}", "status": 204}).items()
-    assert [made["request_id"], gone["request_id"]] == ["req-1", "req-2"]
+    assert [made["request_id"], gone["request_id"]] == [*routed(1).values(), *routed(2).values()]
 
 
 async def test_what_was_refused_is_written_down_too(admin: httpx.AsyncClient) -> None:
@@ -78,12 +84,12 @@ async def test_only_admins_read_it_and_its_own_refusals_are_in_it(
 
 
 async def test_it_is_filtered_and_paged(admin: httpx.AsyncClient) -> None:
-    answers = [await admin.post("/api-keys", json={}, headers={"x-request-id": f"req-{i}"}) for i in range(3)]
+    answers = [await admin.post("/api-keys", json={}, headers=routed(i)) for i in range(3)]
     await admin.post("/members", json={"name": "ann", "role": "admin"})
     keys = [answer.json()["id"] for answer in answers]
     assert [e["subject"] for e in await audit(admin, "action=POST /platform/v1/api-keys")] == keys
-    assert [e["request_id"] for e in await audit(admin, f"subject={keys[1]}")] == ["req-1"]
-    assert [e["subject"] for e in await audit(admin, "request_id=req-2")] == [keys[2]]
+    assert [e["request_id"] for e in await audit(admin, f"subject={keys[1]}")] == list(routed(1).values())
+    assert [e["subject"] for e in await audit(admin, f"request_id={routed(2)[ROUTER_REQUEST_ID]}")] == [keys[2]]
     assert len(await audit(admin, f"actor={ADMIN_KEY_ID}")) == 4
     since = (await audit(admin))[1]["created_at"]
     assert [e["subject"] for e in await audit(admin, f"since={since}")][:2] == keys[1:]

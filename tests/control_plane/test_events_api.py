@@ -24,15 +24,13 @@ async def events(caller: httpx.AsyncClient, query: str = "") -> list[dict[str, A
 async def test_an_action_tells_who_did_what_to_what_and_when(admin: httpx.AsyncClient, client_for: ClientFor) -> None:
     before = datetime.now(UTC)
     second = (await admin.post("/api-keys", json={"role": "admin"})).json()
-    answer = await client_for(second["key"]).post(
-        "/api-keys", json={"role": "inference"}, headers={"x-request-id": "req-mine"}
-    )
+    answer = await client_for(second["key"]).post("/api-keys", json={"role": "inference"})
     (told,) = await events(admin, f"subject={answer.json()['id']}")
     assert (told["object"], told["kind"], told["actor"], told["request_id"]) == (
         "event",
         "issued",
         second["id"],
-        "req-mine",
+        answer.headers["x-request-id"],
     )
     assert before <= datetime.fromisoformat(told["created_at"]) <= datetime.now(UTC)
     assert answer.json()["key"] not in str(told)

@@ -316,3 +316,113 @@ async def test_a_stranger_learns_nothing_but_the_description(platform: Platform)
         for path in ("/", "/v1", "/v1/endpoints", "/v1/nothing", "/openapi.json/", "/docs"):
             for method in ("GET", "POST", "DELETE", "OPTIONS"):
                 assert (await stranger.request(method, path)).status_code == 401, (method, path)
+
+
+LIMITS = {"requests_per_minute": 60, "tokens_per_minute": 10_000, "concurrency": 4}
+NO_LIMITS = dict.fromkeys(LIMITS)
+
+
+async def test_limits_reach_the_routers_and_so_does_each_change_of_them(
+    admin: httpx.AsyncClient, settings: Settings
+) -> None:
+    issued = (await admin.post("/api-keys", json={"limits": LIMITS})).json()
+    path = f"/api-keys/{issued['id']}"
+
+    def told() -> dict[str, Any]:
+        return saved_table(settings).grants[hash_key(issued["key"])].limits.model_dump()
+
+    assert issued["limits"] == told() == LIMITS
+    for change, limits in (
+        ({"limits": {"concurrency": 9}}, LIMITS | {"concurrency": 9}),
+        ({"limits": {"tokens_per_minute": None}}, LIMITS | {"concurrency": 9, "tokens_per_minute": None}),
+        ({}, LIMITS | {"concurrency": 9, "tokens_per_minute": None}),
+        ({"limits": None}, NO_LIMITS),
+        ({"limits": {}}, NO_LIMITS),
+    ):
+        changed = await admin.patch(path, json=change)
+        assert (changed.status_code, changed.json()["limits"], told()) == (200, limits, limits)
+        assert (await admin.get(path)).json() == changed.json()
+    events = (await admin.get(f"/events?subject={issued['id']}")).json()["data"]
+    assert [event["kind"] for event in events] == ["issued", "changed", "changed", "changed"]
+    assert events[1]["message"].endswith("60 requests a minute, 10,000 tokens a minute, 9 requests at once")
+    assert events[3]["message"].endswith("no limits")
+
+
+@ONE_DATABASE
+async def test_wrong_limits_are_refused_by_field(admin: httpx.AsyncClient) -> None:
+    issued = (await admin.post("/api-keys", json={"limits": LIMITS})).json()
+    for limits, param in (
+        ({"requests_per_minute": 0}, "limits.requests_per_minute"),
+        ({"requests_per_minute": 1.5}, "limits.requests_per_minute"),
+        ({"tokens_per_minute": "9"}, "limits.tokens_per_minute"),
+        ({"concurrency": 1_000_000}, "limits.concurrency"),
+        ({"qps": 1}, "limits.qps"),
+        (3, "limits"),
+    ):
+        for answer in (
+            await admin.post("/api-keys", json={"limits": limits}),
+            await admin.patch(f"/api-keys/{issued['id']}", json={"limits": limits}),
+        ):
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), limits
+    assert (await admin.patch(f"/api-keys/{issued['id']}", json={"role": "admin"})).status_code == 400
+    assert (await admin.patch("/api-keys/key-none", json={"limits": LIMITS})).status_code == 404
+
+
+@ONE_DATABASE
+async def test_of_two_changes_of_one_version_the_second_is_refused(
+    admin: httpx.AsyncClient, client_for: ClientFor
+) -> None:
+    issued = (await admin.post("/api-keys", json={"role": "developer"})).json()
+    path = f"/api-keys/{issued['id']}"
+    await client_for(issued["key"]).get("/endpoints")  # using it changes no wish
+    read = await admin.get(path)
+    assert read.headers["etag"] == f'"{issued["etag"]}"'
+    headers = {"if-match": read.headers["etag"]}
+    first = await admin.patch(path, json={"limits": {"concurrency": 1}}, headers=headers)
+    late = await admin.patch(path, json={"limits": {"concurrency": 2}}, headers=headers)
+    assert (first.status_code, late.status_code, late.json()["error"]["code"]) == (200, 409, "etag_mismatch")
+    assert (await admin.get(path)).json()["limits"]["concurrency"] == 1
+
+
+async def test_who_has_limits_makes_nobody_without(
+    admin: httpx.AsyncClient, client_for: ClientFor, platform: Platform
+) -> None:
+    """Nor somebody with the same limits: two keys would take twice as much."""
+    wish = {"role": "admin", "limits": {"requests_per_minute": 60}}
+    issued = (await admin.post("/api-keys", json=wish)).json()
+    other = (await admin.post("/api-keys", json={})).json()
+    workspace = (await admin.post("/workspaces", json={"name": "theirs"})).json()
+    holder = client_for(issued["key"])
+    for answer in (
+        await holder.post("/api-keys", json={"limits": {"requests_per_minute": 1}}),
+        await holder.patch(f"/api-keys/{issued['id']}", json={"limits": None}),
+        await holder.patch(f"/api-keys/{other['id']}", json={"limits": {"concurrency": 1}}),
+        await holder.post("/workspaces", json={"name": "mine"}),
+        await holder.post(f"/workspaces/{workspace['id']}/api-keys", json={}),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+        assert "limits of its own" in answer.json()["error"]["message"]
+    assert len((await holder.get("/api-keys")).json()["data"]) == 3
+    assert len((await admin.get("/workspaces")).json()["data"]) == 2
+    await admin.patch(f"/api-keys/{issued['id']}", json={"limits": None})
+    assert (await holder.post("/api-keys", json={})).status_code == 201
+
+
+async def test_the_first_key_has_no_limits(admin: httpx.AsyncClient) -> None:
+    """Else nobody might be left who can change them."""
+    answer = await admin.patch(f"/api-keys/{ADMIN_KEY_ID}", json={"limits": {"concurrency": 1}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+    assert (await admin.patch(f"/api-keys/{ADMIN_KEY_ID}", json={"limits": None})).status_code == 200
+
+
+async def test_a_change_of_limits_leaves_the_rest_of_a_members_key(
+    admin: httpx.AsyncClient, platform: Platform, wall: WallClock
+) -> None:
+    await admin.post("/members", json={"name": "ann", "role": "developer"})
+    issued = (await admin.post("/api-keys", json={"role": "developer", "member": "ann"})).json()
+    await admin.patch("/members/ann", json={"role": "inference", "expires_at": wall.later(days=1)})
+    changed = (await admin.patch(f"/api-keys/{issued['id']}", json={"limits": {"concurrency": 1}})).json()
+    assert (changed["role"], changed["limits"]["concurrency"]) == ("inference", 1)
+    await admin.patch("/members/ann", json={"role": "developer", "expires_at": None})
+    again = (await admin.get(f"/api-keys/{issued['id']}")).json()
+    assert (again["role"], again["expires_at"]) == ("developer", None)

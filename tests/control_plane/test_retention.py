@@ -16,6 +16,8 @@ from app.core.records import (
     Record,
     Replay,
     ScalingDecision,
+    UsageHour,
+    UsageSpool,
 )
 from app.store.database import Registry
 from tests.control_plane.clocks import StandingClock
@@ -40,6 +42,8 @@ def fill(registry: Registry, age: timedelta) -> None:
         ScalingDecision(
             id=name, created_at=moment, endpoint_id="ep-1", revision="r", rule="up", from_units=1, to_units=2
         ),
+        UsageHour(id=name, created_at=moment, day="", workspace=DEFAULT_WORKSPACE, endpoint_id="ep-1", key_id="key-1"),
+        UsageSpool(id=name, created_at=moment, taken_bytes=1),
         Replay(id=name, created_at=moment, workspace=DEFAULT_WORKSPACE, body_hash="", record_id="ep-1"),
         AuditEntry(
             id=name,
@@ -88,13 +92,16 @@ def test_everything_leaves_in_its_time(open_platform: Callable[..., Platform], c
     assert ages(registry, ScalingDecision) == set()
 
 
-def test_audit_entries_leave_after_400_days(open_platform: Callable[..., Platform], clock: StandingClock) -> None:
+def test_audit_entries_and_usage_leave_after_400_days(
+    open_platform: Callable[..., Platform], clock: StandingClock
+) -> None:
     registry = open_platform(now=clock).registry
     registry.put(Endpoint(id="ep-1", created_at=START, workspace=DEFAULT_WORKSPACE, spec=spec()))
     for age in (timedelta(days=399), timedelta(days=401)):
         fill(registry, age)
     platform = open_platform(now=clock)  # its loop looks at once
-    until(lambda: ages(platform.registry, AuditEntry) == {timedelta(days=399)})
+    for kind in (AuditEntry, UsageHour, UsageSpool):
+        until(lambda kind=kind: ages(platform.registry, kind) == {timedelta(days=399)})  # type: ignore[misc]
 
 
 def test_a_round_removes_one_batch_of_each_and_says_whether_more_is_left(platform: Platform) -> None:

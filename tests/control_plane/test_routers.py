@@ -13,9 +13,10 @@ from app.router.directory import Directory
 from app.router.figures import Figures
 from app.router.limits import Limits
 from app.router.stream import TokenListener
+from app.router.usage import UsageMeter
 from app.store.objects import open_store
 from tests.control_plane.platforms import WAIT_S, spec, until
-from tests.router.tables import Others
+from tests.router.tables import Book, Others
 
 LIMIT_S = 1.0
 
@@ -47,11 +48,11 @@ async def routers(platform: Platform) -> AsyncIterator[list[Directory]]:
 
 def callers(routers: Iterable[Directory], key: str) -> list[httpx.AsyncClient]:
     """A client of each router that calls with this key."""
-    args, headers = RouterArgs(), {"authorization": f"Bearer {key}"}
+    args, headers, meter = RouterArgs(), {"authorization": f"Bearer {key}"}, UsageMeter(Book())
     return [
         httpx.AsyncClient(
             transport=httpx.ASGITransport(
-                asgi(args, router, TokenListener(), "http://127.0.0.1:1", Figures(name), Limits(), Others())
+                asgi(args, router, TokenListener(), "http://127.0.0.1:1", Figures(name), Limits(), Others(), meter)
             ),
             base_url="http://router", headers=headers, timeout=WAIT_S,
         )

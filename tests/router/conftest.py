@@ -21,9 +21,10 @@ from app.router.figures import Figures
 from app.router.http_server import HttpServer
 from app.router.limits import Limits
 from app.router.stream import TokenListener
+from app.router.usage import UsageMeter
 from app.store.file_store import FileStore
 from app.store.layout import SNAPSHOT
-from tests.router.tables import KEY, Clock, MakeRouter, NoControlPlane, Others, table
+from tests.router.tables import KEY, Book, Clock, MakeRouter, NoControlPlane, Others, table
 from tests.router.units import WAIT_S, Script, Units
 
 
@@ -39,6 +40,9 @@ class Router:
     """What it measures durations and limits by."""
     wall: Clock
     others: Others
+    listener: TokenListener
+    book: Book
+    """What it writes down of usage."""
 
     def publish(self, table: RoutingTable) -> None:
         """The control plane has a new table."""
@@ -62,7 +66,11 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
     listeners = []
 
     async def make(
-        *scripts: Script, snapshot: RoutingTable | None = None, serve_proxy_url: str = "http://127.0.0.1:1", **args: Any
+        *scripts: Script,
+        snapshot: RoutingTable | None = None,
+        serve_proxy_url: str = "http://127.0.0.1:1",
+        limits: Limits | None = None,
+        **args: Any,
     ) -> Router:
         store = FileStore(tmp_path / "objects")
         store.write(SNAPSHOT, (snapshot or table()).model_dump_json().encode())
@@ -74,8 +82,11 @@ async def make_router(tmp_path: Path) -> AsyncIterator[MakeRouter]:
         listeners.append(listener)
         clock, wall, others = Clock(100.0), Clock(1_770_000_000.0), Others()
         figures = Figures("router-1", clock, wall)
-        app = asgi(RouterArgs(**args), directory, listener, serve_proxy_url, figures, Limits(clock), others)
-        return Router(app, units, directory, figures, clock, wall, others)
+        book = Book()
+        meter = UsageMeter(book, wall)
+        limits = limits or Limits(clock)
+        app = asgi(RouterArgs(**args), directory, listener, serve_proxy_url, figures, limits, others, meter)
+        return Router(app, units, directory, figures, clock, wall, others, listener, book)
 
     yield make
     for listener in listeners:

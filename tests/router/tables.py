@@ -6,6 +6,7 @@ from typing import Any
 
 from app.core.keys import hash_key
 from app.core.routing import Grant, Route, RoutingTable, Target
+from app.core.usage import Entry
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 KEY, OTHER_KEY, UNKNOWN_KEY = (f"mu-{letter * 43}" for letter in "kou")
@@ -23,7 +24,7 @@ def table(number: int = 7) -> RoutingTable:
         Route(endpoint_id="ep-theirs", name="theirs", workspace="theirs", **common),
     ]
     grants = {
-        hash_key(KEY): Grant(workspace="mine", role="inference"),
+        hash_key(KEY): Grant(workspace="mine", role="inference", key_id="key-1"),
         hash_key(OTHER_KEY): Grant(workspace="theirs", role="inference"),
     }
     return RoutingTable(number=number, routes={route.endpoint_id: route for route in routes}, grants=grants)
@@ -44,6 +45,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Book:
+    """Keeps in mind what is written into it."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def write(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    @property
+    def ended(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.begun]
 
 
 class Others:

@@ -69,6 +69,14 @@ async def test_the_openai_client_gets_an_answer(make_router: MakeRouter) -> None
     assert router.units.applications == ["ep-1.r-r1"]
 
 
+async def test_units_hear_our_ids_of_requests_that_callers_call_the_same(make_router: MakeRouter) -> None:
+    router = await make_router(whole)
+    theirs = {"x-request-id": "req-0123456789abcdef01234567", "x-client-request-id": "mine"}
+    answers = await asyncio.gather(*(router.http().post(CHAT, json=body(), headers=theirs) for _ in range(2)))
+    assert sorted(router.units.request_ids) == sorted(answer.headers["x-request-id"] for answer in answers)
+    assert len(set(router.units.request_ids) - set(theirs.values())) == 2
+
+
 async def test_the_body_is_forwarded_and_not_rebuilt(make_router: MakeRouter) -> None:
     router = await make_router(whole)
     raw = b'{ "messages":[{"content":"h\\u00e9","role":"user"}],\n"model":"ep-1", "temperature": 1.0 }'

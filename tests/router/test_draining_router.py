@@ -19,8 +19,10 @@ async def test_a_router_that_drains_hears_of_new_tables_until_its_last_request_h
         _serving=asyncio.create_task(last_request.wait()),
         _following=asyncio.create_task(asyncio.Event().wait()),
         _reporting=asyncio.create_task(asyncio.Event().wait()),
-        _listener=SimpleNamespace(stop=lambda: None),
+        _listener=SimpleNamespace(stop=lambda: None, settled=step),
         _reporter=SimpleNamespace(step=step),
+        _sending_usage=asyncio.create_task(asyncio.Event().wait()),
+        _usage=SimpleNamespace(close=step),
     )
     draining = asyncio.create_task(Router.__del__(router))
     await until(lambda: router._server.should_exit)

@@ -13,7 +13,13 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.router import http_server
-from app.router.http_connection import HEAD_LIMIT_BYTES, MAX_CONNECTIONS, HttpConnection, connections_allowed
+from app.router.http_connection import (
+    HEAD_LIMIT_BYTES,
+    MAX_CONNECTIONS,
+    UNREAD_TIMEOUT_S,
+    HttpConnection,
+    connections_allowed,
+)
 from app.router.http_server import server_config
 from tests.router.units import WAIT_S
 
@@ -142,6 +148,33 @@ async def test_connections_with_work_are_kept_and_the_next_is_refused(
         one.close()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_who_reads_nothing_of_an_answer_loses_the_connection(
+    serve_with: ServeWith, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    left = asyncio.Event()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not whole:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            if await Request(scope, receive).is_disconnected():
+                left.set()
+                return
+        await send({"type": "http.response.body", "body": b"x" * (64 << 20)})
+
+    monkeypatch.setattr(HttpConnection, "unread_timeout_s", 0.1)
+    reader, writer = await connect(serve_with(server_config(endless)))
+    writer.write(HEAD)
+    async with asyncio.timeout(WAIT_S):
+        if not whole:
+            await left.wait()
+        while not reader.at_eof() and reader.exception() is None:  # the kernel has some of it
+            writer.write(HEAD)
+            await asyncio.sleep(0.01)
+    writer.close()
+
+
 def test_file_descriptors_bound_connections() -> None:
     assert connections_allowed(1 << 20) == MAX_CONNECTIONS
     assert connections_allowed(2048) == 1024
@@ -149,10 +182,12 @@ def test_file_descriptors_bound_connections() -> None:
     assert connections_allowed(600) == 88
 
 
-def test_the_kernel_ends_connections_that_nobody_reads() -> None:
+def test_the_kernel_ends_connections_that_nobody_reads_and_keeps_little_for_them() -> None:
     with http_server.listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         listener.setblocking(True)
         accepted, _ = listener.accept()
         with accepted:
             unread_ms = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-    assert unread_ms == http_server.UNREAD_TIMEOUT_S * 1000
+            unsent_bytes = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert unread_ms == UNREAD_TIMEOUT_S * 1000
+    assert unsent_bytes == http_server.UNSENT_BYTES

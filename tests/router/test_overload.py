@@ -1,6 +1,8 @@
 """More requests than may wait for an endpoint: turned away at once, told when to come back, and gone without trace."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -91,6 +93,29 @@ async def test_bodies_take_so_much_memory_and_no_more(make_router: MakeRouter, m
     second = asyncio.create_task(router.http().post(CHAT, json=large))
     await until(lambda: len(router.units.responses) == 2)
     second.cancel()
+
+
+async def test_bodies_that_come_slowly_take_it_too(make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
+    router = await make_router(whole, body_limit_bytes=8000)
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    content = json.dumps(body()).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        begun.set()
+        await may_end.wait()
+        yield content
+
+    half_sent = asyncio.create_task(router.http().post(CHAT, content=slowly()))  # it does not say how long it is
+    await begun.wait()
+    large = body(messages=[{"role": "user", "content": "x" * 3000}])
+    assert (await router.http().post(CHAT, json=large)).status_code == 429
+    assert (await router.http().post("/platform/v1/endpoints", json=large)).status_code == 429
+    theirs = body(model="ep-theirs", messages=large["messages"])
+    assert (await router.http(OTHER_KEY).post(CHAT, json=theirs)).status_code == 200
+    may_end.set()
+    assert (await half_sent).status_code == 200
+    assert (await router.http().post(CHAT, json=large)).status_code == 200
 
 
 async def test_a_workspace_takes_half_of_the_memory_and_leaves_the_rest_to_others(

@@ -102,12 +102,16 @@ async def echo(request: Request) -> Response:
 async def test_platform_paths_go_to_the_control_plane(make_router: MakeRouter, serve: Callable[..., str]) -> None:
     control_plane = serve(Starlette(routes=[Route("/platform/{path:path}", echo, methods=["POST", "DELETE"])]))
     router = await make_router(forever, serve_proxy_url=control_plane)
-    answer = await router.http().post("/platform/v1/endpoints/ep%20x?confirm=DELETE", content=b'{"a": 1}')
+    forged = {name: f"req-{'f' * 24}" for name in ("x-request-id", "x-modelunit-request-id")}
+    answer = await router.http().post(
+        "/platform/v1/endpoints/ep%20x?confirm=DELETE", content=b'{"a": 1}', headers=forged
+    )
     seen = answer.json()
     assert (answer.status_code, answer.headers["x-kept"]) == (202, "yes")
     assert (seen["method"], seen["query"], seen["body"]) == ("POST", "confirm=DELETE", '{"a": 1}')
     assert seen["headers"]["authorization"] == f"Bearer {KEY}"
-    assert answer.headers.get_list("x-request-id") == [seen["headers"]["x-request-id"]]
+    assert answer.headers.get_list("x-request-id") == [seen["headers"]["x-modelunit-request-id"]]
+    assert not set(forged.values()) & set(seen["headers"].values())
 
 
 @pytest.mark.parametrize("path", ["/platform/..%2f-/routes", "/platform/%0a", "/platform/./x", "/platform/a%5cb"])

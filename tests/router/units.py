@@ -10,6 +10,7 @@ from typing import Any
 
 from app.core.errors import PlatformError
 from app.core.frames import Kind, encode
+from app.core.usage import Tokens
 
 WAIT_S = 10
 
@@ -22,17 +23,19 @@ class Answer:
         self._writer = writer
         self.body = body
 
-    async def head(self, content_type: str = "text/event-stream", status: int = 200) -> None:
-        await self._write(Kind.HEAD, json.dumps({"status": status, "content_type": content_type}).encode())
+    async def head(self, content_type: str = "text/event-stream", status: int = 200, **prompt: int) -> None:
+        told = {"status": status, "content_type": content_type, **prompt}
+        await self._write(Kind.HEAD, json.dumps(told).encode())
 
     async def data(self, data: bytes) -> None:
         await self._write(Kind.DATA, data)
 
-    async def end(self) -> None:
-        await self._write(Kind.END, b"")
+    async def end(self, tokens: Tokens | None = None) -> None:
+        await self._write(Kind.END, tokens.model_dump_json().encode() if tokens else b"")
 
-    async def fail(self, error: PlatformError) -> None:
-        await self._write(Kind.FAIL, json.dumps({"status": error.status, "body": error.body()}).encode())
+    async def fail(self, error: PlatformError, tokens: Tokens | None = None) -> None:
+        told = {"status": error.status, "body": error.body(), "usage": tokens and tokens.model_dump()}
+        await self._write(Kind.FAIL, json.dumps(told).encode())
 
     async def send(self, content_type: str, *parts: bytes) -> None:
         """A complete answer."""
@@ -79,9 +82,12 @@ class Units:
         self._scripts = scripts
         self.responses: list[Response] = []
         self.bodies: list[bytes] = []
+        self.request_ids: list[str] = []
         self.applications: list[str] = []
         """Whose handles were opened, in order."""
         self.wakes: list[Response] = []
+        self.closes_links = True
+        """Whether a call that has ended takes its connection with it; else that stays as an engine's does."""
         self.shut_down = 0
         """Handles that were given up."""
         self.running = asyncio.Event()
@@ -100,6 +106,7 @@ class Units:
         response = Response(self.running, partial(self._run, script, token, router, body))
         self.responses.append(response)
         self.bodies.append(body)
+        self.request_ids.append(request_id)
         return response
 
     def _wake(self) -> Response:
@@ -113,18 +120,21 @@ class Units:
         """The unit has nothing to do for it."""
 
     async def _run(self, script: Script, token: bytes, router: str, body: bytes) -> None:
-        async with _connection(router) as writer:
+        async with _connection(router, closes=self.closes_links) as writer:
             await script(Answer(token, writer, body))
 
 
 @asynccontextmanager
-async def _connection(router: str) -> AsyncIterator[asyncio.StreamWriter]:
+async def _connection(router: str, *, closes: bool) -> AsyncIterator[asyncio.StreamWriter]:
     host, _, port = router.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port))
     try:
         yield writer
     finally:
-        writer.close()
+        if closes:
+            writer.close()
+        else:
+            asyncio.get_running_loop().call_later(WAIT_S, writer.close)
 
 
 async def until(check: Callable[[], Any]) -> None:

@@ -71,10 +71,16 @@ def at(steps: Steps, at_s: float) -> int:
 
 
 def awake_though_idle(world: World, slack_s: float) -> list[float]:
-    """Moments at which the endpoint should have slept for so long, and did not."""
-    due = [since_s + IDLE_S + slack_s for since_s, until_s in idle_stretches(world.requests) if
-           until_s - since_s > IDLE_S + slack_s]  # fmt: skip
-    return [at_s for at_s in due if at(world.serve.targets, at_s) != 0]
+    """Moments at which the endpoint should have slept for so long, and did not.
+
+    Of a request that a leaving unit answered only its handle tells, which the controller hears later than from units.
+    """
+    targets = world.serve.targets
+    stretches = [
+        (since_s + IDLE_S + slack_s + (HEARD_S if at(targets, since_s) == 0 else 0.0), until_s)
+        for since_s, until_s in idle_stretches(world.requests)
+    ]
+    return [due_s for due_s, until_s in stretches if due_s < until_s and at(targets, due_s) != 0]
 
 
 def asleep_too_early(world: World) -> list[float]:

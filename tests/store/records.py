@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from app.core.key_limits import KeyLimits
 from app.core.records import (
     ApiKey,
     AuditEntry,
@@ -15,6 +16,8 @@ from app.core.records import (
     Replay,
     ScalingDecision,
     UnitStart,
+    UsageHour,
+    UsageSpool,
     Version,
     Workspace,
 )
@@ -52,6 +55,7 @@ KEY = ApiKey(
     hash="h",
     prefix="mu-abc",
     endpoints=("ep-1", "ep-2"),
+    limits=KeyLimits(requests_per_minute=60, concurrency=2),
     expires_at=NOW,
 )
 EVENT = Event(id="ev-1", created_at=NOW, workspace="default", subject="ep-1", kind="state", message="healthy")
@@ -85,7 +89,21 @@ START = UnitStart(
 )
 COUNTED = Counted(id="router-1", created_at=NOW, started_at=1.7e9, counters={"ep-1": {"requests": 3}})
 REPLAY = Replay(id="rep-1", created_at=NOW, workspace="default", body_hash="b", record_id="ep-1")
-ALL = (WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, MEMBER, KEY, EVENT, AUDIT, MINUTE, DECISION, START, COUNTED, REPLAY)
+USAGE = UsageHour(
+    id="1:default:ep-1:key-1",
+    created_at=NOW,
+    day="2026-01-31",
+    workspace="default",
+    endpoint_id="ep-1",
+    key_id="key-1",
+    requests=3,
+    prompt_tokens=1 << 40,
+)
+SPOOL = UsageSpool(id="router-1-1", created_at=NOW, taken_bytes=1 << 33)
+ALL = (
+    WORKSPACE, MODEL, VERSION, ENDPOINT, JOB, MEMBER, KEY, EVENT, AUDIT, MINUTE, DECISION, START, COUNTED, USAGE, SPOOL,
+    REPLAY,
+)  # fmt: skip
 
 
 def event(number: int, **changes: object) -> Event:

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from app.core.key_limits import NO_LIMITS
 from app.core.records import ApiKey, Endpoint, Event, Workspace
 from app.store.connections import driver_url, open_engine
 from app.store.database import Registry, migration_config
@@ -72,7 +73,7 @@ def test_the_third_version_takes_over_what_there_is(old_database: str) -> None:
     assert (endpoint.machine_type, endpoint.placement, endpoint.deleted_at) == ("gpu-1", "", None)
     assert endpoint.spec.machine_type == "gpu-1"
     [key] = registry.find(ApiKey)
-    assert (key.endpoints, key.member_id, key.last_used_at) == (None, None, None)
+    assert (key.endpoints, key.member_id, key.last_used_at, key.limits) == (None, None, None, NO_LIMITS)
     [event] = registry.find(Event)
     assert (event.actor, event.request_id) == ("platform", "")
     assert registry.take_turn() == 1

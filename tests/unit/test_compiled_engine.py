@@ -36,4 +36,5 @@ async def test_what_was_compiled_is_not_compiled_again(module_run_dir: Path, tmp
     )  # fmt: skip
     first = await compiled_by_a_start(launch, module_run_dir)
     assert first
+    assert launch.warming_file.exists()  # it said when it began to compile
     assert await compiled_by_a_start(launch, module_run_dir) == first

@@ -34,6 +34,11 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     # model class, config class, what differs from SIZES
     "llama": ("LlamaForCausalLM", "LlamaConfig", {}),
     "llama-tied": ("LlamaForCausalLM", "LlamaConfig", {"tie_word_embeddings": True}),
+    "llama-64": (
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {"head_dim": 64, "max_position_embeddings": 1024},
+    ),  # which vLLM can serve on a CPU
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", {}),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {"head_dim": 16}),
     "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {"head_dim": 16}),

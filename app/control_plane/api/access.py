@@ -10,6 +10,7 @@ from app.control_plane.platform import Platform
 from app.control_plane.services.actor import Act, acting
 from app.control_plane.services.keys import Keys
 from app.core.errors import BadRequest, Forbidden, NotFound
+from app.core.key_limits import NO_LIMITS
 from app.core.keys import covers, is_admin, is_platform_admin
 from app.core.records import ApiKey
 from app.web import header, request_id
@@ -37,7 +38,14 @@ class Authenticated:
         if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
             raise BadRequest("The address must not contain a NUL character.")  # PostgreSQL has no place for one
         scope["state"]["caller"] = caller
-        act = Act(caller.workspace, caller.id, request_id(scope), member=caller.member_id, ends_at=caller.expires_at)
+        act = Act(
+            caller.workspace,
+            caller.id,
+            request_id(scope),
+            member=caller.member_id,
+            ends_at=caller.expires_at,
+            limited=caller.limits != NO_LIMITS,
+        )
         with acting(act):
             await self._app(scope, receive, send)
 

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, NoReturn
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
 from app.control_plane.api.access import Admin, PlatformDep
 from app.control_plane.api.idempotency import OnceDep
-from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.control_plane.api.pages import Confirm, IfMatch, PageDep, confirmed
 from app.core.errors import Conflict
+from app.core.etags import etag_of
+from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.moments import UtcMoment
 from app.core.records import ApiKey, Role
 from app.core.specs import Spec
@@ -27,11 +29,26 @@ class NewKey(Spec):
     member: Annotated[Line, Field(max_length=128)] | None = None
     """The member it is for, by ID or name: it can do no more than they, and ends with them."""
     expires_at: UtcMoment | None = None
+    limits: KeyLimits = NO_LIMITS
+
+
+class KeyChange(Spec):
+    """What shall be different; what is left out stays."""
+
+    limits: KeyLimits | None = None
+    """null, all of it or one of its fields: no such limit."""
+
+    def update(self) -> dict[str, int | None]:
+        """The limits that were given."""
+        if self.limits is None and "limits" in self.model_fields_set:
+            return NO_LIMITS.model_dump()
+        return self.limits.model_dump(exclude_unset=True) if self.limits else {}
 
 
 def show(key: ApiKey) -> dict[str, Any]:
     """A key as the API gives it: never the key itself."""
-    return {"object": "api_key", **key.model_dump(mode="json", exclude={"workspace", "hash"})}
+    shown = key.model_dump(mode="json", exclude={"workspace", "hash"})
+    return {"object": "api_key", **shown, "etag": etag_of(key)}
 
 
 def shown_already(key_id: str) -> NoReturn:
@@ -50,7 +67,7 @@ def issue(new: Annotated[NewKey, Body()], caller: Admin, platform: PlatformDep, 
     record, key = once.make(
         new,
         lambda proof: platform.keys.issue(
-            caller.workspace, new.role, new.description, new.endpoints, new.member, new.expires_at, proof
+            caller.workspace, new.role, new.description, new.endpoints, new.member, new.expires_at, proof, new.limits
         ),
         shown_already,
     )
@@ -64,9 +81,23 @@ def find(caller: Admin, platform: PlatformDep, page: PageDep) -> dict[str, Any]:
 
 
 @router.get("/{key_id}")
-def get(key_id: str, caller: Admin, platform: PlatformDep) -> dict[str, Any]:
+def get(key_id: str, caller: Admin, platform: PlatformDep, answer: Response) -> dict[str, Any]:
     """One key, without the key itself."""
-    return show(platform.keys.get(caller.workspace, key_id))
+    key = platform.keys.get(caller.workspace, key_id)
+    answer.headers["etag"] = f'"{etag_of(key)}"'
+    return show(key)
+
+
+@router.patch("/{key_id}")
+def change(
+    key_id: str,
+    wish: Annotated[KeyChange, Body()],
+    caller: Admin,
+    platform: PlatformDep,
+    if_match: IfMatch = None,
+) -> dict[str, Any]:
+    """Change a key's limits: every router goes by them within a second."""
+    return show(platform.keys.limit(caller.workspace, key_id, wish.update(), if_match))
 
 
 @router.delete("/{key_id}", status_code=204)

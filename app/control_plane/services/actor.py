@@ -23,6 +23,8 @@ class Act:
     """The ID of the member that the caller's key belongs to."""
     ends_at: datetime | None = None
     """When the caller's key ends."""
+    limited: bool = False
+    """Whether the caller's key has limits of its own."""
 
 
 _current: ContextVar[Act | None] = ContextVar("act", default=None)

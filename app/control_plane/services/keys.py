@@ -11,6 +11,8 @@ from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.members import Members
 from app.core.errors import Conflict, Forbidden, InvalidField, NotFound
+from app.core.etags import etag_of, require_match
+from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.keys import (
     RANK,
     as_far_as,
@@ -72,7 +74,11 @@ class Keys:
             self._registry.put(record.model_copy(update={"id": ADMIN_KEY_ID}))
 
     def new(self, workspace: str, role: Role, description: str) -> tuple[ApiKey, str]:
-        """A new key to be put: its record, and the key itself, which nobody can see again."""
+        """A new key to be put: its record, and the key itself, which nobody can see again.
+
+        Raises Forbidden for a caller whose own key has limits: each key that it made could take as much again.
+        """
+        _require_no_limits()
         key = issue_key()
         return self._record(key, workspace, role, description), key
 
@@ -85,13 +91,15 @@ class Keys:
         member: str | None = None,
         expires_at: datetime | None = None,
         proof: Proof = no_proof,
+        limits: KeyLimits = NO_LIMITS,
     ) -> tuple[ApiKey, str]:
         """Issue a key: its record, and the key itself, which nobody can see again.
 
         `endpoints` (IDs or names) are the only ones that it may see and call; `member` (ID or name) bounds what it
         may do and for how long. Whoever issues it with a key that ends gives no later end; a member gives keys to
         themselves only.
-        Raises InvalidField, Forbidden, and Conflict when the workspace has as many live keys of this role as it may.
+        Raises InvalidField, Forbidden (also as `new` does), and Conflict when the workspace has as many live keys of
+        this role as it may.
         """
         require_ahead(expires_at, self._now())
         record, key = self.new(workspace, role, description)
@@ -106,6 +114,7 @@ class Keys:
                 "endpoints": self._endpoint_ids(workspace, endpoints) if endpoints is not None else None,
                 "member_id": owner.id if owner else None,
                 "expires_at": within_act(expires_at),
+                "limits": limits,
             }
             record = record.model_copy(update=update)
             self._make_room(workspace, role)
@@ -131,6 +140,29 @@ class Keys:
             raise NotFound("There is no such API key.", "key_id")
         (key,) = self._bounded([record])
         return key
+
+    def limit(
+        self, workspace: str, key_id: str, update: Mapping[str, int | None], if_match: str | None = None
+    ) -> ApiKey:
+        """Change a key's limits: those that are named, None takes one away.
+
+        Raises NotFound and InvalidField as `get` does, Forbidden for a caller whose own key has limits, and Conflict:
+        changed meanwhile, or the platform's first key, with which all limits can be changed.
+        """
+        _require_no_limits()
+        with self._lock:
+            shown = self.get(workspace, key_id)
+            require_match(if_match, etag_of(shown))
+            limits = shown.limits.model_copy(update=update)
+            if limits == shown.limits:
+                return shown
+            if key_id == ADMIN_KEY_ID:
+                raise Conflict("The platform's first key has no limits: issue another one to call endpoints with.")
+            (record,) = self._registry.find(ApiKey, id=key_id)  # as it is without its member
+            note = event(workspace, key_id, "changed", f"{record.role} key {record.prefix}...: {limits.described()}")
+            self._registry.put(record.model_copy(update={"limits": limits}), note)
+        self._changed()
+        return shown.model_copy(update={"limits": limits})
 
     def revoke(self, workspace: str, key_id: str) -> None:
         """End a key. Raises NotFound and InvalidField as `get` does, and Conflict for the platform's first key."""
@@ -233,6 +265,12 @@ class Keys:
             description=description,
             expires_at=within_act(None),
         )
+
+
+def _require_no_limits() -> None:
+    act = current_act()
+    if act and act.limited:
+        raise Forbidden("This key has limits of its own: it issues no keys, and changes no key's limits.")
 
 
 def _read_or_make(settings: Settings) -> str:

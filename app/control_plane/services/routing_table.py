@@ -169,7 +169,12 @@ class RoutingTables:
 
 def _grant(key: ApiKey) -> Grant:
     return Grant(
-        workspace=key.workspace, role=key.role, key_id=key.id, endpoints=key.endpoints, expires_at=key.expires_at
+        workspace=key.workspace,
+        role=key.role,
+        key_id=key.id,
+        endpoints=key.endpoints,
+        limits=key.limits,
+        expires_at=key.expires_at,
     )
 
 

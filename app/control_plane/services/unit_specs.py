@@ -1,5 +1,6 @@
 """What an endpoint's units are told, and by which revision they run. Both follow from its record and its model."""
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -116,6 +117,7 @@ class UnitSpecs:
             enforce_eager=machine.enforce_eager if engine.enforce_eager is None else engine.enforce_eager,
             kv_cache_bytes=engine.kv_cache_bytes or machine.kv_cache_bytes,
             threads=engine.threads or machine.engine_threads,
+            cache_salt=cache_salt(endpoint.workspace, version.digest),
             machines=mode.machines,
             tensor_parallel_size=mode.tensor_parallel_size,
             pipeline_parallel_size=mode.pipeline_parallel_size,
@@ -125,3 +127,10 @@ class UnitSpecs:
             cards=machine.accelerator_count,
             simulation=self._simulations.get(spec.name, self._simulations.get(EVERY_ENDPOINT)),
         )
+
+
+def cache_salt(workspace: str, digest: str) -> str:
+    """Under which an engine keeps prefixes: how fast an answer begins tells nothing of what another workspace asked,
+    and what other weights made of a prompt is never taken up again. `digest`: of the weights.
+    """
+    return hashlib.sha256(f"{workspace}\0{digest}".encode()).hexdigest()[:32]
