@@ -51,7 +51,7 @@ class ChatCompletions:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
             body = await read_body(scope, receive, self._body_limit_bytes)
-            streamed, route = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
+            streamed, route = understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
             self._admission.admit(scope, route, table, len(body))
@@ -103,7 +103,7 @@ async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
     await reply.part(comment)
 
 
-def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route]:
+def understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route]:
     """Whether the answer is to be a stream, and the endpoint it is for; `named`: the endpoint in the path.
 
     No more of the request, for its parts take many times the memory of the body. Raises BadRequest and NotFound.

@@ -35,6 +35,7 @@ from app.router.limits import Limits
 from app.router.metrics_page import MetricsPage, MetricsSource
 from app.router.openapi import DESCRIPTION
 from app.router.platform_proxy import PlatformProxy
+from app.router.predict import Predict
 from app.router.queues import Queues
 from app.router.reporter import Reporter
 from app.router.stream import TokenListener
@@ -80,6 +81,7 @@ def asgi(
     waking = Waking(directory)
     chat = ChatCompletions(directory, listener, admission, queues, waking, figures, deadlines, args.body_limit_bytes)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
+    predict = Predict(chat, directory, admission, figures, args.body_limit_bytes)
     platform = PlatformProxy(directory, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
@@ -104,7 +106,7 @@ def asgi(
         Route("/metrics", metrics_page.__call__, methods=["GET"]),
         *openai.routes(chat, directory, admission),
         *ark.routes(chat),
-        *vertex.routes(chat, platform),
+        *vertex.routes(chat, predict, platform),
         Route("/platform/{path:path}", platform.__call__, methods=ALL_METHODS),
     ]
     middleware = [Middleware(ErrorBoundary), Middleware(Crowd, max_requests=MAX_REQUESTS)]
