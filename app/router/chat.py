@@ -62,7 +62,7 @@ class ChatCompletions:
             hold.beat = partial(_beat, reply, hold) if streamed else None
             with self._queues.held(route, len(body)):
                 answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, reply, request_id(scope)))
-                leaving = asyncio.ensure_future(_left(receive))
+                leaving = asyncio.ensure_future(left(receive))
                 try:
                     await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
                     if answer.done():
@@ -123,6 +123,7 @@ def understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant
     return bool(request.stream), route
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Wait until the caller, who has sent the body, leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass

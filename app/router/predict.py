@@ -16,7 +16,7 @@ from app.core.errors import InvalidField, PlatformError, TooLarge
 from app.core.routing import Route
 from app.core.vertex_rules import Instance, has_instances, instances, predictions, streaming, token_counts
 from app.router.admission import Admission
-from app.router.chat import ENDPOINT, ChatCompletions, understood
+from app.router.chat import ENDPOINT, ChatCompletions, left, understood
 from app.router.directory import Directory
 from app.router.figures import Figures
 from app.router.reply import REVISION
@@ -76,7 +76,7 @@ class Predict:
     async def _predict(self, scope: Scope, receive: Receive, send: Send, body: bytes) -> None:
         with self._refused():
             asked, route = self._understood(scope, body)
-        leaving = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(left(receive))
         chats = [asyncio.ensure_future(self._one(scope, instance, leaving)) for instance in asked]
         try:
             answers = await asyncio.gather(*chats)
@@ -94,7 +94,7 @@ class Predict:
         room = self._body_limit_bytes
         for instance in instances(body):
             with instance.named():
-                streamed, route = understood(instance.chat, scope["path_params"][ENDPOINT], table, grant)
+                streamed, route, *_ = understood(instance.chat, scope["path_params"][ENDPOINT], table, grant)
                 if streamed:
                     raise InvalidField("stream is true; :streamRawPredict streams, and takes one instance.", "stream")
             room -= len(instance.chat)
@@ -107,9 +107,13 @@ class Predict:
 
     async def _one(self, scope: Scope, instance: Instance, leaving: "asyncio.Future[None]") -> "_Answer":
         answer = _Answer()
-        state = scope["state"] | {"request_id": f"{request_id(scope)}-{instance.index}"}
-        with instance.named():
-            await self._chat({**scope, "state": state}, _after(instance.chat, _once(leaving)), answer.take)
+        own = {"request_id": f"{request_id(scope)}-{instance.index}"}
+        state = scope["state"] | own
+        try:
+            with instance.named():
+                await self._chat({**scope, "state": state}, _after(instance.chat, _once(leaving)), answer.take)
+        finally:
+            scope["state"].update((name, value) for name, value in state.items() if name not in own)
         return answer
 
     @contextmanager
@@ -154,11 +158,6 @@ def _once(leaving: "asyncio.Future[None]") -> Receive:
         return {"type": "http.disconnect"}
 
     return receive
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _reply(scope: Scope, send: Send, route: Route, asked: list[Instance], answers: list[_Answer]) -> None:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -13,18 +14,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from app.control_plane.services.snippets import Client, snippet
-from app.core.records import Endpoint
-from app.core.specs import EndpointSpec
+from app.core.snippets import Client, snippet
 from app.unit.engine import EngineLaunch, Head, Simulation
 from app.unit.simulated_engine import SimulatedEngine
-from tests.router.tables import KEY, NOW, MakeRouter
+from tests.router.tables import KEY, MakeRouter
 from tests.router.units import Answer
 
 RUN_TIMEOUT_S = 60.0
-ENDPOINT = Endpoint(
-    id="ep-1", created_at=NOW, workspace="mine", spec=EndpointSpec(name="demo", model="m-1"), state="healthy"
-)
 
 
 async def simulated(answer: Answer) -> None:
@@ -67,16 +63,17 @@ def command_for(language: str, code: str) -> list[str]:
     return [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
 
 
-@pytest.mark.parametrize("client", ["openai", "ark", "vertex", "curl"])
+@pytest.mark.parametrize("client", get_args(Client))
 async def test_a_snippet_runs_as_it_is(
     client: Client, make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
 ) -> None:
     if client == "curl" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    if client == "ark":
-        pytest.importorskip("volcenginesdkarkruntime")
+    for name, module in (("ark", "volcenginesdkarkruntime"), ("langchain", "langchain_openai")):
+        if client == name:
+            pytest.importorskip(module)
     router = await make_router(simulated)
-    made = snippet(client, ENDPOINT, serve(router.app))
+    made = snippet(client, "ep-1", "mine", serve(router.app))
     status, out, err = await run(command_for(made.language, made.code), tmp_path, KEY)
     assert (status, err if status else "") == (0, "")
     assert "hello hello hello" in out
@@ -100,7 +97,7 @@ async def test_a_snippet_with_a_wrong_key_fails_and_says_why(
     make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
 ) -> None:
     router = await make_router(simulated)
-    made = snippet("curl", ENDPOINT, serve(router.app))
+    made = snippet("curl", "ep-1", "mine", serve(router.app))
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     status, out, _ = await run(command_for(made.language, made.code), tmp_path, KEY[:-1])
