@@ -29,6 +29,7 @@ from app.router.chat import ChatCompletions
 from app.router.control_plane import ControlPlaneForRouter
 from app.router.crowd import MAX_REQUESTS, Crowd
 from app.router.directory import Directory
+from app.router.docs_page import docs
 from app.router.figures import Figures
 from app.router.http_server import HttpServer, listen, server_config
 from app.router.limits import Limits
@@ -103,6 +104,7 @@ def asgi(
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
+        Route("/docs", docs),
         Route("/metrics", metrics_page.__call__, methods=["GET"]),
         *openai.routes(chat, directory, admission),
         *ark.routes(chat),
