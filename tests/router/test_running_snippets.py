@@ -1,6 +1,7 @@
 """The code that the control plane gives out is run as it is, against a router with the simulated engine."""
 
 import asyncio
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -69,15 +70,45 @@ async def test_a_snippet_runs_as_it_is(
 ) -> None:
     if client == "curl" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    for name, module in (("ark", "volcenginesdkarkruntime"), ("langchain", "langchain_openai")):
-        if client == name:
-            pytest.importorskip(module)
     router = await make_router(simulated)
     made = snippet(client, "ep-1", "mine", serve(router.app))
     status, out, err = await run(command_for(made.language, made.code), tmp_path, KEY)
     assert (status, err if status else "") == (0, "")
     assert "hello hello hello" in out
     assert b'"Hello"' in router.units.bodies[0]
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", README.partition("## Calling it\n")[2].partition("\n## ")[0], re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+async def test_an_example_of_the_readme_runs_as_it_is(
+    number: int, make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
+) -> None:
+    language, code = EXAMPLES[number]
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    router = await make_router(simulated)
+    here = code.replace("http://127.0.0.1:8000", serve(router.app))
+    status, out, err = await run(command_for(language, here), tmp_path, KEY)
+    assert (status, err if status else "") == (0, "")
+    assert "hello hello hello" in out
+
+
+def test_the_readme_has_an_example_for_each_client() -> None:
+    clients = (
+        "openai",
+        "volcenginesdkarkruntime",
+        "langchain_openai",
+        "requests",
+        "curl",
+        "httpx",
+        "Dify",
+        "Open WebUI",
+    )
+    assert not [client for client in clients if client not in README.partition("## Calling it\n")[2]]
+    assert len(EXAMPLES) == 6
 
 
 async def test_the_control_plane_learns_by_which_address_callers_reach_us(
