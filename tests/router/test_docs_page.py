@@ -79,7 +79,7 @@ async def test_it_loads_nothing_and_runs_nothing(make_router: MakeRouter) -> Non
 
 async def test_it_says_nothing_about_endpoints(make_router: MakeRouter) -> None:
     page = (await (await make_router(forever)).http(None).get("/docs")).text
-    assert not [told for told in ("ep-1", "ep-down", "demo", "theirs", "mine") if told in page]
+    assert not re.search(r"\b(ep-1|ep-down|ep-theirs|demo)\b", page)
 
 
 @pytest.mark.parametrize(

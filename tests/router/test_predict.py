@@ -21,7 +21,11 @@ S4 = {
     "prompt": "How to tell the time by looking at the sky?",
     "temperature": 0, "top_p": 1, "max_tokens": 154, "ignore_eos": True,
 }  # fmt: skip
-EVENTS = (b'data: {"choices": [{"delta": {"content": "By"}}]}\n\n', b"data: [DONE]\n\n")
+EVENTS = (
+    b'data: {"id": "chat-1", "object": "chat.completion.chunk", "created": 1, "model": "ep-1",'
+    b' "choices": [{"index": 0, "delta": {"content": "By"}}]}\n\n',
+    b"data: [DONE]\n\n",
+)
 
 
 async def echoing(answer: Answer) -> None:
