@@ -5,7 +5,8 @@ one is told in the caller's own words. `@requestFormat` is what Model Garden's o
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -45,8 +46,8 @@ class Instance:
     """One instance of a call."""
 
     index: int
-    own: frozenset[str]
-    """The fields that it has itself; the others come from the parameters."""
+    filled: frozenset[str]
+    """Fields that it has from the parameters."""
     prompt: str
     """The field that holds the prompt; empty: it has messages."""
     chat: bytes
@@ -55,18 +56,8 @@ class Instance:
     @contextmanager
     def named(self) -> Iterator[None]:
         """Errors of its chat are raised by the names of the call."""
-        try:
+        with _named(self.index, self.filled, self.prompt):
             yield
-        except PlatformError as error:
-            told = copy.copy(error)
-            told.args = (f"instances[{self.index}]: {error.message}", self._param(error.param), error.args[2])
-            raise told from None
-
-    def _param(self, param: str | None) -> str:
-        field = (param or "").partition("[")[0].partition(".")[0]
-        if self.prompt and field == "messages":
-            param = field = self.prompt
-        return f"parameters.{param}" if field and field not in self.own else _where(self.index, param)
 
 
 def has_instances(body: bytes) -> bool:
@@ -136,42 +127,54 @@ def token_counts(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _instance(index: int, own: dict[str, Any], parameters: dict[str, Any]) -> Instance:
-    chat = {**parameters, **own}
-    wanted = chat.pop(FORMAT, None)
-    if wanted not in (None, CHAT_FORMAT):
-        raise InvalidField(
-            f"instances[{index}].{FORMAT} is for messages and then {CHAT_FORMAT}; a prompt needs none.",
-            _where(index, FORMAT),
-        )
-    prompt = "" if wanted else _take_prompt(index, chat)
-    return Instance(index, frozenset(own), prompt, to_json(chat))
+    filled = {name: value for name, value in parameters.items() if own.get(name) is None}
+    chat = own | filled
+    with _named(index, filled):
+        wanted = chat.pop(FORMAT, None)
+        if wanted not in (None, CHAT_FORMAT):
+            raise InvalidField(f"{FORMAT} is for messages, and then {CHAT_FORMAT}; a prompt needs none.", FORMAT)
+        prompt = "" if wanted else _take_prompt(chat)
+    return Instance(index, frozenset(filled), prompt, to_json(chat))
 
 
-def _take_prompt(index: int, chat: dict[str, Any]) -> str:
+def _take_prompt(chat: dict[str, Any]) -> str:
     """Put the prompt of what is to be a chat into messages; returns the name of its field."""
-    named = [name for name in PROMPTS if chat.get(name) is not None]
-    if len(named) != 1:
+    with_messages = f'messages with "{FORMAT}": "{CHAT_FORMAT}"'
+    given = [name for name in PROMPTS if chat.get(name) is not None]
+    if len(given) != 1:
+        came = "both" if given else "neither"
+        raise InvalidField(f"There is {came} of prompt and text; give one of them, or {with_messages}.", PROMPTS[0])
+    (name,) = given
+    if not isinstance(chat[name], str):
+        raise InvalidField(f"{name} must be a string.", name)
+    if chat.get(RAW) is not None and chat[RAW] is not True:
+        raise InvalidField(f"{RAW} can only be true: no answer repeats the prompt.", RAW)
+    if field := next((field for field in CHAT_ONLY if chat.get(field) is not None), None):
         raise InvalidField(
-            f"instances[{index}] has {'both' if named else 'neither'} of prompt and text; give one of them, or "
-            f'messages with "{FORMAT}": "{CHAT_FORMAT}".',
-            _where(index, "prompt"),
+            f"{field} does not go with a prompt, which is answered by a text; give {with_messages}.", field
         )
-    if not isinstance(chat[named[0]], str):
-        raise InvalidField(f"instances[{index}].{named[0]} must be a string.", _where(index, named[0]))
-    if chat.get(RAW) not in (None, True):
-        raise InvalidField(f"instances[{index}].{RAW} may be true: no answer repeats the prompt.", _where(index, RAW))
-    if field := next((name for name in CHAT_ONLY if chat.get(name) is not None), None):
-        raise InvalidField(
-            f"instances[{index}].{field} does not go with a prompt, of whose answer only the text is told; give "
-            f'messages with "{FORMAT}": "{CHAT_FORMAT}".',
-            _where(index, field),
-        )
-    messages = [{"role": "user", "content": chat[named[0]]}]
-    for name in (*PROMPTS, RAW):
-        chat.pop(name, None)
-    chat["messages"] = messages
-    return named[0]
+    content = chat[name]
+    for field in (*PROMPTS, RAW):
+        chat.pop(field, None)
+    chat["messages"] = [{"role": "user", "content": content}]
+    return name
 
 
-def _where(index: int, param: str | None) -> str:
-    return f"instances[{index}].{param}" if param else f"instances[{index}]"
+@contextmanager
+def _named(index: int, filled: Container[str], prompt: str = "") -> Iterator[None]:
+    """Tells errors of an instance by the names of the call."""
+    try:
+        yield
+    except PlatformError as error:
+        param = error.param or ""
+        field = re.split(r"[.\[]", param)[0]
+        if prompt and field == "messages":
+            param = field = prompt
+        where = f"instances[{index}]"
+        told = copy.copy(error)
+        told.args = (
+            f"{where}: {error.message}",
+            f"parameters.{param}" if field in filled else f"{where}.{param}" if param else where,
+            error.args[2],
+        )
+        raise told from None

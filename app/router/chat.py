@@ -116,7 +116,7 @@ def understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant
         route = table.route_for(named, grant)
     except NotFound:
         raise NotFound("No such endpoint: the path takes an endpoint ID like ep-... or its name.") from None
-    if request.model not in ("", route.endpoint_id, route.name):
+    if request.model not in ("", route.endpoint_id, route.name, route.model):  # S4 names the model
         raise InvalidField(
             f"model names something else than the path; allowed is to leave it out, or {route.endpoint_id}.", "model"
         )

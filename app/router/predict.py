@@ -174,7 +174,6 @@ async def _reply(scope: Scope, send: Send, route: Route, asked: list[Instance], 
             "metadata": token_counts(told),
         }
     )
-    # What the last of them was told of limits and revision holds for the call.
     headers = [(name, value) for name, value in answers[-1].headers if name != b"content-length"]
     headers.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})

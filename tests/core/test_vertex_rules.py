@@ -38,6 +38,7 @@ def test_a_prompt_becomes_one_message_of_a_user(field: str) -> None:
 def test_parameters_are_for_all_and_an_instances_own_fields_win() -> None:
     made = chats({"prompt": "a"}, {"prompt": "b", "top_k": 5}, parameters={"top_k": 1, "max_tokens": 2})
     assert [(one["top_k"], one["max_tokens"]) for one in made] == [(1, 2), (5, 2)]
+    assert chats({"prompt": "a", "top_k": None}, parameters={"top_k": 1})[0]["top_k"] == 1
     assert chats({"prompt": "a"}, parameters=None) == [{"messages": [{"role": "user", "content": "a"}]}]
 
 
@@ -70,6 +71,8 @@ def test_messages_stay_as_they_are() -> None:
         (call({"prompt": "a", "messages": CHAT["messages"]}), "instances[0].messages"),
         (call({"prompt": "a", "n": 2}), "instances[0].n"),
         (call({"prompt": "a", "logprobs": True}), "instances[0].logprobs"),
+        (call({"prompt": "a"}, parameters={"logprobs": True}), "parameters.logprobs"),
+        (call({"prompt": "a", "raw_response": 1}), "instances[0].raw_response"),
         (call({"prompt": "a", "raw_response": False}), "instances[0].raw_response"),
         (call(CHAT | {"@requestFormat": "textGeneration"}), "instances[0].@requestFormat"),
     ],
@@ -78,7 +81,7 @@ def test_what_is_no_call_is_refused_by_field(body: bytes, param: str | None) -> 
     with pytest.raises(PlatformError) as refused:
         list(instances(body))
     assert (refused.value.status, refused.value.param) == (400, param)
-    assert not param or param.partition("[")[0].partition(".")[0] in refused.value.message
+    assert not param or param.rpartition(".")[2] in refused.value.message
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,8 @@ def test_what_is_no_call_is_refused_by_field(body: bytes, param: str | None) -> 
         ({"prompt": "a", "temperature": 3}, {"temperature": 1}, "instances[0].temperature"),
         ({"prompt": "a", "stop": ["a", ""]}, {}, "instances[0].stop[1]"),
         ({"prompt": "a", "colour": 1}, {}, "instances[0].colour"),
+        ({"prompt": "a", "colour": None}, {}, "instances[0].colour"),
+        ({"prompt": "a", "temperature": None}, {"temperature": 3}, "parameters.temperature"),
         ({"text": "a"}, {"logit_bias": {"1": 200}}, "parameters.logit_bias.1"),
         (CHAT | {"messages": [{"role": "x", "content": "a"}]}, {}, "instances[0].messages[0].role"),
         ({"@requestFormat": "chatCompletions"}, {}, "instances[0].messages"),

@@ -45,9 +45,7 @@ def prompts(*texts: str) -> dict[str, Any]:
 
 
 async def test_the_call_of_the_manual(make_router: MakeRouter) -> None:
-    snapshot = table()
-    route = snapshot.routes["ep-1"].model_copy(update={"model": "m-1", "precision": "BF16"})
-    router = await make_router(whole, snapshot=snapshot.model_copy(update={"routes": {"ep-1": route}}))
+    router = await make_router(whole)
     answer = await router.http().post(PREDICT, json={"instances": [S4]})
     assert answer.status_code == 200, answer.text
     assert answer.json() == {

@@ -68,7 +68,7 @@ async def test_the_example_of_s3_by_requests(make_router: MakeRouter, serve: Cal
     assert json.loads(router.units.bodies[0]) == sent
 
 
-@pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "ep-1"}, {"model": "demo"}])
+@pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "ep-1"}, {"model": "demo"}, {"model": "m-1"}])
 async def test_on_vertex_the_path_names_the_endpoint(make_router: MakeRouter, fields: dict[str, str]) -> None:
     router = await make_router(whole)
     sent = {"messages": MESSAGES} | fields
