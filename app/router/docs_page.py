@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from app.core.addresses import base_url
 from app.core.snippets import Client, snippet
 from app.router.openapi import DESCRIPTION
-from app.router.openapi_answers import Json
+from app.router.openapi_parts import Json
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

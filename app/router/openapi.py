@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from app.core.chat_rules import AddressedChatRequest, ChatRequest
 from app.core.wakes import DEFAULT_WISH, LONGEST_WAIT_S, TIMEOUT_HEADER, WAKE_HEADER
 from app.router.chat import ENDPOINT
-from app.router.openapi_answers import COUNT, HEADERS, RATE_HEADERS, SCHEMAS, TEXT, Json, answers, array, record, ref
+from app.router.openapi_answers import ANSWERS
+from app.router.openapi_parts import COUNT, HEADERS, RATE_HEADERS, SCHEMAS, TEXT, Json, answers, array, record, ref
 from app.router.openapi_vertex import SCHEMAS as VERTEX_SCHEMAS
 from app.router.openapi_vertex import forms as vertex_forms
 from app.router.surfaces.vertex import LOCATION, THE_ENDPOINT
@@ -34,12 +35,12 @@ _JSON, _EVENTS = "application/json", "text/event-stream"
 _PLACE = ("project", "location")
 _REFUSED = ("400", "401", "403", "404", "413", "429", "500", "503", "504")
 _TOLD = ("x-modelunit-revision", *RATE_HEADERS)
-_WHOLE: Json = {_JSON: {"schema": ref("ChatCompletion")}}
+_WHOLE: Json = {_JSON: {"schema": ref("ChatAnswer")}}
 _STREAM: Json = {
     _EVENTS: {
         "schema": {
             "type": "string",
-            "description": "Each event is `data:` and a ChatCompletionChunk; the last one of a complete answer is "
+            "description": "Each event is `data:` and a ChatEvent; the last one of a complete answer is "
             "`data: [DONE]`. An answer that breaks off ends with an Error instead. Comments (`:`) come while a unit "
             "starts.",
         }
@@ -127,7 +128,7 @@ PATHS: Json = {
     f"{THE_ENDPOINT}:rawPredict": _predict(
         "rawPredict",
         "A body with instances is answered as by :predict, any other as by /chat/completions",
-        {_JSON: {"schema": {"anyOf": [ref("PredictResponse"), ref("ChatCompletion")]}}} | _STREAM,
+        {_JSON: {"schema": {"anyOf": [ref("PredictResponse"), ref("ChatAnswer")]}}} | _STREAM,
         {"anyOf": [ref("PredictRequest"), ref("AddressedChatRequest")]},
     ),
     f"{THE_ENDPOINT}:streamRawPredict": _predict(
@@ -172,6 +173,7 @@ DESCRIPTION: Json = {
     "components": {
         "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED}
         | _PARTS
+        | ANSWERS
         | vertex_forms(_ADDRESSED)
         | SCHEMAS
         | VERTEX_SCHEMAS,

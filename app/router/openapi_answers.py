@@ -1,159 +1,66 @@
-"""What the inference API answers, for its OpenAPI description: bodies, headers, refusals."""
+"""What answers look like, for the OpenAPI description: the engine's OpenAI layer writes them, and may write more."""
 
 from typing import Any
 
-Json = dict[str, Any]
 
-
-def ref(name: str) -> Json:
-    """The schema of this name."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def array(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def record(required: Json, **optional: Any) -> Json:
-    """An object; it may have further fields, which clients pass over."""
-    return {"type": "object", "required": [*required], "properties": required | optional}
-
-
-TEXT: Json = {"type": "string"}
-TEXT_OR_NULL: Json = {"type": ["string", "null"]}
-COUNT: Json = {"type": "integer", "minimum": 0}
-SECONDS: Json = {"type": "integer", "description": "Unix time in seconds"}
-NUMBER: Json = {"type": "number"}
-
-_TOKEN = {"token": TEXT, "logprob": NUMBER, "bytes": {"type": ["array", "null"], "items": COUNT}}
-_TOOL_CALL = record({"id": TEXT, "type": {"const": "function"}, "function": record({"name": TEXT, "arguments": TEXT})})
-_REASON = {
-    "type": ["string", "null"],
-    "description": "stop: the model ended it, or a text of stop came; length: max_tokens or the endpoint's length; "
-    "tool_calls: the model calls functions",
-}
-_STOP_REASON = {"type": ["string", "integer", "null"], "description": "Which stop ended it"}
-_LOGPROBS = {"anyOf": [ref("LogProbs"), {"type": "null"}]}
-_HEAD = {"id": TEXT, "created": SECONDS, "model": {"type": "string", "description": "The endpoint's ID"}}
-
-SCHEMAS: Json = {
-    "ChatCompletion": record(
-        {
-            **_HEAD,
-            "object": {"const": "chat.completion"},
-            "choices": array(
-                record(
-                    {
-                        "index": COUNT,
-                        "message": record(
-                            {"role": {"const": "assistant"}},
-                            content=TEXT_OR_NULL,
-                            reasoning={**TEXT_OR_NULL, "description": "What a reasoning model thought first"},
-                            tool_calls=array(_TOOL_CALL),
-                        ),
-                        "finish_reason": _REASON,
-                    },
-                    logprobs=_LOGPROBS,
-                    stop_reason=_STOP_REASON,
-                )
-            ),
-            "usage": ref("Usage"),
-        }
-    ),
-    "ChatCompletionChunk": record(
-        {
-            **_HEAD,
-            "object": {"const": "chat.completion.chunk"},
-            "choices": array(
-                record(
-                    {
-                        "index": COUNT,
-                        "delta": record({}, role=TEXT, content=TEXT_OR_NULL, reasoning=TEXT_OR_NULL,
-                                        tool_calls=array({"type": "object"})),
-                    },
-                    finish_reason=_REASON, logprobs=_LOGPROBS, stop_reason=_STOP_REASON,
-                )
-            ),
-        },
-        usage={"anyOf": [ref("Usage"), {"type": "null"}]},
-    ),
-    "Usage": record(
-        {"prompt_tokens": COUNT, "completion_tokens": COUNT, "total_tokens": COUNT},
-        prompt_tokens_details={
-            "anyOf": [record({}, cached_tokens={"type": ["integer", "null"]}), {"type": "null"}]
-        },
-    ),
-    "LogProbs": record({"content": {
-        "type": ["array", "null"], "items": record(_TOKEN, top_logprobs=array(record(_TOKEN))),
-    }}),
-    "Models": record(
-        {
-            "object": {"const": "list"},
-            "data": array(
-                record(
-                    {
-                        "id": {"type": "string", "description": "The endpoint's ID, for `model`"},
-                        "object": {"const": "model"}, "created": SECONDS,
-                        "owned_by": {"type": "string", "description": "The workspace"},
-                        "name": {"type": "string", "description": "The endpoint's name, which `model` takes too"},
-                        "state": {"type": "string", "description": "Such as healthy, sleeping or scheduling"},
-                    }
-                )
-            ),
-        }
-    ),
-    "Error": record(
-        {"error": record({"message": TEXT, "type": TEXT, "param": TEXT_OR_NULL, "code": TEXT_OR_NULL})}
-    ),
-}  # fmt: skip
-
-HEADERS: Json = {
-    "x-request-id": {"description": "The request's ID; operators find it in logs", "schema": TEXT},
-    "x-modelunit-revision": {"description": "Which revision of the endpoint answered", "schema": TEXT},
-    "Retry-After": {"description": "Seconds until another try makes sense", "schema": COUNT},
-    **{
-        f"x-ratelimit-{what}-{kind}": {"description": f"{meaning} {kind} a minute, where there is one", "schema": form}
-        for kind in ("requests", "tokens")
-        for what, meaning, form in (
-            ("limit", "The tightest limit of", COUNT),
-            ("remaining", "What is left of the tightest limit of", COUNT),
-            ("reset", "Until as much is left as ever, such as 1s or 6m0s, of the limit of", TEXT),
-        )
-    },
-}
-RATE_HEADERS = tuple(name for name in HEADERS if name.startswith("x-ratelimit-"))
-
-_REFUSALS = {
-    "400": "A field is wrong; `param` names it, and `message` says what came and what is allowed",
-    "401": "No key, or not a valid one",
-    "403": "The endpoint does not take requests from this network, or the key's role is too low",
-    "404": "No such endpoint, or none that this key may call",
-    "409": "The state forbids it; `message` says which",
-    "413": "The body is too large",
-    "429": "More requests a second, or more that wait, than the endpoint takes (`type` ModelArts.4206, `code` "
-    "queue_full), or more than the key may send",
-    "500": "The platform failed; its operator finds the request by x-request-id",
-    "503": "No unit, or no control plane, can serve now",
-    "504": "A deadline passed",
-}
-_RETRIES = ("429", "503")
-
-
-def answers(description: str, content: Json, *refusals: str, headers: tuple[str, ...] = ()) -> Json:
-    """The responses of an operation: the good one, with `headers` beside the request's ID, and these refusals."""
-    good = {"description": description, "headers": _headers("x-request-id", *headers), "content": content}
-    return {"200": good} | {status: _refusal(status, headers) for status in refusals}
-
-
-def _refusal(status: str, headers: tuple[str, ...]) -> Json:
-    told = [name for name in headers if name in RATE_HEADERS and status == "429"]
-    after = ["Retry-After"] if status in _RETRIES else []
+def _object(**properties: Any) -> dict[str, Any]:
+    """`name_` is for a field that may be missing."""
+    fields = {name.removesuffix("_"): schema for name, schema in properties.items()}
     return {
-        "description": _REFUSALS[status],
-        "headers": _headers("x-request-id", *after, *told),
-        "content": {"application/json": {"schema": ref("Error")}},
+        "type": "object",
+        "properties": fields,
+        "required": [name for name in fields if f"{name}_" not in properties],
     }
 
 
-def _headers(*names: str) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+def _or_null(kind: str) -> dict[str, Any]:
+    return {"type": [kind, "null"]}
+
+
+_INTEGER, _STRING, _NUMBER = {"type": "integer"}, {"type": "string"}, {"type": "number"}
+_FINISH = {
+    "index": _INTEGER,
+    "finish_reason": {"enum": ["stop", "length", "tool_calls", None]},
+    "stop_reason_": {"type": ["string", "integer", "null"]},
+    "logprobs_": {"anyOf": [{"$ref": "#/components/schemas/Logprobs"}, {"type": "null"}]},
+}
+_SAID = {"content_": _or_null("string"), "reasoning_": _or_null("string")}
+_CALLED = {
+    "id_": _STRING,
+    "type_": {"const": "function"},
+    "index_": _INTEGER,
+    "function": _object(name_=_STRING, arguments_=_STRING),
+}
+_CALLS = {"type": "array", "items": {"$ref": "#/components/schemas/AnsweredCall"}}
+_USAGE = {"$ref": "#/components/schemas/Usage"}
+_COMMON = {"id": _STRING, "created": _INTEGER, "model": _STRING}
+
+ANSWERS: dict[str, Any] = {
+    "ChatAnswer": _object(
+        object={"const": "chat.completion"},
+        choices={
+            "type": "array",
+            "items": _object(message=_object(role={"const": "assistant"}, tool_calls_=_CALLS, **_SAID), **_FINISH),
+        },
+        usage=_USAGE,
+        **_COMMON,
+    ),
+    "ChatEvent": _object(
+        object={"const": "chat.completion.chunk"},
+        choices={
+            "type": "array",
+            "items": _object(delta=_object(role_=_STRING, tool_calls_=_CALLS, **_SAID), **_FINISH),
+        },
+        usage_={"anyOf": [_USAGE, {"type": "null"}]},
+        **_COMMON,
+    ),
+    "AnsweredCall": _object(**_CALLED),
+    "Logprobs": _object(
+        content={
+            "type": ["array", "null"],
+            "items": _object(token=_STRING, logprob=_NUMBER, bytes_=_or_null("array"), top_logprobs_={"type": "array"}),
+        }
+    ),
+    "Usage": _object(prompt_tokens=_INTEGER, completion_tokens=_INTEGER, total_tokens=_INTEGER),
+}
+"""By name."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.core.vertex_rules import CHAT_FORMAT, CHAT_ONLY, FORMAT, MAX_INSTANCES, PROMPTS, RAW
-from app.router.openapi_answers import COUNT, TEXT, Json, array, record, ref
+from app.router.openapi_parts import COUNT, TEXT, Json, array, record, ref
 
 NOT_OF_AN_INSTANCE = ("model", "stream", "stream_options")
 _TIME = {"type": "string", "format": "date-time"}
@@ -52,9 +52,9 @@ SCHEMAS: Json = {
     "PredictResponse": record(
         {
             "predictions": {
-                "description": "For each instance: the text for a prompt, a ChatCompletion for messages; of a single "
-                "instance with messages not a list, but the ChatCompletion itself",
-                "anyOf": [array({"anyOf": [TEXT, ref("ChatCompletion")]}), ref("ChatCompletion")],
+                "description": "For each instance: the text for a prompt, a ChatAnswer for messages; of a single "
+                "instance with messages not a list, but the ChatAnswer itself",
+                "anyOf": [array({"anyOf": [TEXT, ref("ChatAnswer")]}), ref("ChatAnswer")],
             },
             "deployedModelId": {"type": "string", "description": "The revision that answered"},
             "model": {"type": "string", "description": "The model as the endpoint names it"},

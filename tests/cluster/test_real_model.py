@@ -166,12 +166,12 @@ def test_answers_are_as_described(platform: Platform) -> None:
     http, endpoint = platform.http, platform.endpoint("demo")["id"]
     body = {"model": "demo", "messages": QUESTION, "max_tokens": 4}
     for more in ({}, {"n": 2, "temperature": 1, "logprobs": True, "top_logprobs": 2}):
-        valid(platform, "ChatCompletion", http.post("/v1/chat/completions", json=body | more).json())
+        valid(platform, "ChatAnswer", http.post("/v1/chat/completions", json=body | more).json())
         stream = more | {"stream": True, "stream_options": {"include_usage": True}}
         events = http.post("/v1/chat/completions", json=body | stream).text.split("\n\n")
         assert events[-2:] == ["data: [DONE]", ""]
         for event in events[:-2]:
-            valid(platform, "ChatCompletionChunk", json.loads(event.removeprefix("data: ")))
+            valid(platform, "ChatEvent", json.loads(event.removeprefix("data: ")))
     valid(platform, "Models", http.get("/v1/models").json())
     valid(platform, "VertexEndpoint", http.get(f"{VERTEX}/endpoints/{endpoint}").json())
     valid(platform, "Error", http.post("/v1/chat/completions", json=body | {"temperature": 3}).json())
