@@ -28,8 +28,18 @@ from app.core.chat_fields import (
     TopP,
 )
 from app.core.chat_messages import AssistantMessage, Messages
+from app.core.chat_terms import PROFILES
 from app.core.chat_tools import MAX_TOOLS, NamedTool, ResponseFormat, Strict, Tool
 from app.core.errors import InvalidField
+
+
+def _filled(name: str, note: str) -> Any:
+    """A field that an endpoint's profile fills in."""
+    return Field(None, description=f"{note} With profile maas {PROFILES['maas'][name]}.")
+
+
+def _refused(why: str) -> Any:
+    return Field(None, description=f"not supported: {why}")
 
 
 class StreamOptions(Strict):
@@ -38,10 +48,6 @@ class StreamOptions(Strict):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
-
-
-def _refused(why: str) -> Any:
-    return Field(None, description=f"not supported: {why}")
 
 
 class ChatRequest(Strict):
@@ -57,18 +63,18 @@ class ChatRequest(Strict):
         description="With stream only. include_usage: one more event with the usage; continuous_usage_stats: usage in "
         "every event; include_obfuscation has no effect.",
     )
-    max_tokens: Tokens | None = Field(
-        None,
-        description="Tokens of the answer; left out: as many as the endpoint's max_model_len leaves. Together with the "
-        "prompt at most max_model_len.",
+    max_tokens: Tokens | None = _filled(
+        "max_tokens",
+        "Of the answer, which together with the prompt has at most the endpoint's max_model_len. Left out: as many as "
+        "that leaves.",
     )
     max_completion_tokens: Tokens | None = Field(None, description="The same by its newer name; give one of them.")
-    temperature: Temperature | None = Field(None, description="0: greedy. Left out: the model's own, else 1.")
-    top_p: TopP | None = Field(None, description="Left out: the model's own, else 1.")
-    top_k: TopK | None = Field(None, description="-1: all tokens; not 0. Left out: the model's own, else -1.")
+    temperature: Temperature | None = _filled("temperature", "0: greedy. Left out: the model's own, else 1.")
+    top_p: TopP | None = _filled("top_p", "Left out: the model's own, else 1.")
+    top_k: TopK | None = _filled("top_k", "-1: all tokens; not 0. Left out: the model's own, else -1.")
     min_p: MinP | None = Field(None, description="Left out: the model's own, else 0.")
-    presence_penalty: Penalty | None = Field(None, description="Left out: 0.")
-    frequency_penalty: Penalty | None = Field(None, description="Left out: 0.")
+    presence_penalty: Penalty | None = _filled("presence_penalty", "Left out: 0.")
+    frequency_penalty: Penalty | None = _filled("frequency_penalty", "Left out: 0.")
     repetition_penalty: RepetitionPenalty | None = Field(None, description="Left out: the model's own, else 1.")
     stop: Stop | Stops | None = Field(None, description="Texts that end the answer and are not part of it.")
     n: Choices | None = Field(1, description="How many answers; more than 1 not with temperature 0 or top_k 1.")

@@ -1,7 +1,8 @@
 """A chat request and its endpoint: the endpoint's defaults, the rules that hold after them, and what it offers."""
 
-import json
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from app.core.chat_rules import ChatRequest
 from app.core.chat_terms import ChatTerms
@@ -35,10 +36,10 @@ def settle(request: ChatRequest, body: bytes, terms: ChatTerms) -> bytes:
     dropped = [name for name in request.model_fields_set & _NOT_FOR_THE_ENGINE if _is_dropped(name, request)]
     if not added and not dropped:
         return body
-    fields = json.loads(body)
+    fields = from_json(body)
     for name in dropped:
         del fields[name]
-    return json.dumps(fields | added, ensure_ascii=False).encode()
+    return to_json(fields | added)
 
 
 def _is_dropped(name: str, request: ChatRequest) -> bool:

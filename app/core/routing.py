@@ -32,6 +32,9 @@ class Route(_Frozen):
     endpoint_id: str
     workspace: str
     name: str
+    model: str = ""
+    """By ID or name, as the endpoint's wish has it."""
+    precision: str = ""
     state: EndpointState
     reason: str = ""
     created_at: datetime

@@ -105,6 +105,12 @@ def test_an_endpoints_limit_is_that_of_all_its_units(
     assert trial.published().routes["ep-1"].qps == qps
 
 
+def test_routers_know_what_an_endpoint_serves(trial: Trial) -> None:
+    trial.put(model="m-7", precision="BF16")
+    route = trial.published().routes["ep-1"]
+    assert (route.model, route.precision) == ("m-7", "BF16")
+
+
 def test_networks_reach_the_routers_and_a_change_of_them_too(trial: Trial) -> None:
     trial.put(allowed_networks=["10.0.0.0/8"])
     before = trial.published()

@@ -192,6 +192,8 @@ def _route(endpoint: Endpoint, starts: UnitStarts | None, tools: bool) -> Route:
         endpoint_id=endpoint.id,
         workspace=endpoint.workspace,
         name=endpoint.spec.name,
+        model=endpoint.spec.model,
+        precision=endpoint.spec.precision,
         state=endpoint.state,
         reason=without_counts(endpoint.reason),  # else routers would get a new table every second
         created_at=endpoint.created_at,
