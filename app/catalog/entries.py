@@ -93,6 +93,10 @@ class CatalogEntry(Spec):
     recommended_source: Annotated[str, AfterValidator(_nameable)] | None = None
     """Where the operator keeps the weights that are taken when a model names no source: s3:// or file:///."""
     patch: Patch | None = None
+    tool_parser: str | None = None
+    """vLLM's parser of this family's tool calls; None: its template knows no tools."""
+    reasoning_parser: str | None = None
+    """vLLM's parser that parts what the model thinks from what it says; None: it says all it thinks."""
     structure: dict[str, Count] = {}
     """What fixes the shape in the open model's config.json, or in its text_config where it has one; empty: unknown."""
 

@@ -43,6 +43,12 @@ _FIELDS: dict[str, Any] = {
         int | None, typer.Option(help="Requests that may wait for a unit; beyond it callers get 429.")
     ],
     "max_model_len": Annotated[int | None, typer.Option(help="Longest prompt plus answer, in tokens.")],
+    "request_defaults.profile": Annotated[
+        str | None, typer.Option(help="openai or maas: whose defaults hold for what a chat request leaves out.")
+    ],
+    "features.structured_output": Annotated[
+        bool | None, typer.Option(help="Let callers ask for answers in JSON, by response_format.")
+    ],
     "auto_stop_s": Annotated[
         int | None,
         typer.Option("--auto-stop", parser=seconds, metavar="TIME", help="Stop after so long in service, such as 4h."),

@@ -1,7 +1,7 @@
 """`modelunit endpoints events`, `logs`, `metrics` and `snippet`: how an endpoint does, and how to call it."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -9,6 +9,7 @@ from app.cli.api import Api, given
 from app.cli.endpoint_names import WhichEndpoint, endpoint_path
 from app.cli.terminal import AsJson, Limit, Search, errors, printable, show
 from app.cli.times import Since, Until
+from app.core.snippets import Client
 
 _FIGURES = (
     "minute", "requests", "errors", "refused", "ttft_ms", "tpot_ms", "prompt_tokens", "completion_tokens", "queue",
@@ -82,7 +83,7 @@ def metrics_command(
 
 def snippet_command(
     endpoint: WhichEndpoint,
-    client: Annotated[str, typer.Option(help="openai, ark, curl or vertex.")] = "openai",
+    client: Annotated[str, typer.Option(help=", ".join(get_args(Client)))] = "openai",
     as_json: AsJson = False,
 ) -> None:
     """Code that calls it, ready to run with a key in the environment."""

@@ -21,6 +21,7 @@ from app.control_plane.services.deploys import Deploys
 from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.endpoints import Endpoints
 from app.control_plane.services.events import Events
+from app.control_plane.services.families import Families
 from app.control_plane.services.figures import Figures
 from app.control_plane.services.following import Following
 from app.control_plane.services.idempotency import Idempotency
@@ -119,9 +120,12 @@ class Platform:
             self.registry, store, self.models, self.jobs, bounds, self.machines, lock, self.job_loop.nudge
         )
         self.starts = UnitStarts(self.registry, clock, now)
-        self.tables = RoutingTables(self.registry, store, starts=self.starts, unsaved=self.snapshot_loop.nudge)
+        families = Families(self.registry, self.catalog)
+        self.tables = RoutingTables(
+            self.registry, store, starts=self.starts, families=families, unsaved=self.snapshot_loop.nudge
+        )
         self.phases = UnitPhases(clock)
-        self.units = UnitSpecs(self.models, self.machines, args.simulations)
+        self.units = UnitSpecs(self.models, self.machines, families, args.simulations)
         self.wishes = EndpointWishes(self.registry, self.models, self.machines, self.endpoint_loop.nudge, now)
         self.scaling_journal = ScalingJournal(self.registry, cluster, lock, clock)
         self.reconciler = Reconciler(

@@ -1,96 +1,146 @@
 """What a chat request may contain: one table of fields, types and ranges, checked before anything else happens.
 
 JSON types are strict. A field that is not in the table is refused by name, as OpenAI does, so that a caller learns
-of a typing error and nothing unknown ever reaches the engine. Sources: S3 table 9-1 for ranges; OpenAI's chat API.
+of a typing error and nothing unknown ever reaches the engine. Sources: S3, table 9-1; OpenAI's chat API; API.md.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from app.core.chat_errors import refusal
+from app.core.chat_fields import (
+    BestOf,
+    Biases,
+    Choices,
+    Label,
+    LengthPenalty,
+    MinP,
+    Penalty,
+    ReasoningEffort,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Stops,
+    Temperature,
+    Tokens,
+    TopK,
+    TopP,
+)
+from app.core.chat_messages import AssistantMessage, Messages
+from app.core.chat_terms import PROFILES
+from app.core.chat_tools import MAX_TOOLS, NamedTool, ResponseFormat, Strict, Tool
 from app.core.errors import InvalidField
-from app.core.field_errors import field_error
-
-MAX_STOPS = 4
-MAX_STOP_CHARACTERS = 256
-MAX_PARTS = 1024
-"""Of one message's content."""
-MAX_BIASES = 1024
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
+def _filled(name: str, note: str) -> Any:
+    """A field that an endpoint's profile fills in."""
+    return Field(None, description=f"{note} With profile maas {PROFILES['maas'][name]}.")
 
 
-class TextPart(_Part):
-    """A piece of a message's content; text is the only kind a text model takes."""
-
-    type: Literal["text"]
-    text: str
+def _refused(why: str) -> Any:
+    return Field(None, description=f"not supported: {why}")
 
 
-class Message(_Part):
-    """One turn."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
-    name: Annotated[str, Field(max_length=64)] | None = None
-
-
-class StreamOptions(_Part):
+class StreamOptions(Strict):
     """Options of a streamed answer."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-_Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
-_Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-_Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+class ChatRequest(Strict):
+    """The body of POST /v1/chat/completions. Whatever is null counts as left out."""
 
+    model: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="The endpoint's ID, or its name where that is unique."
+    )
+    messages: Messages = Field(description="The conversation; text only.")
+    stream: bool | None = Field(False, description="Whether the answer comes as server-sent events.")
+    stream_options: StreamOptions | None = Field(
+        None,
+        description="With stream only. include_usage: one more event with the usage; continuous_usage_stats: usage in "
+        "every event; include_obfuscation has no effect.",
+    )
+    max_tokens: Tokens | None = _filled(
+        "max_tokens",
+        "Of the answer, which together with the prompt has at most the endpoint's max_model_len. Left out: as many as "
+        "that leaves.",
+    )
+    max_completion_tokens: Tokens | None = Field(None, description="The same by its newer name; give one of them.")
+    temperature: Temperature | None = _filled("temperature", "0: greedy. Left out: the model's own, else 1.")
+    top_p: TopP | None = _filled("top_p", "Left out: the model's own, else 1.")
+    top_k: TopK | None = _filled("top_k", "-1: all tokens; not 0. Left out: the model's own, else -1.")
+    min_p: MinP | None = Field(None, description="Left out: the model's own, else 0.")
+    presence_penalty: Penalty | None = _filled("presence_penalty", "Left out: 0.")
+    frequency_penalty: Penalty | None = _filled("frequency_penalty", "Left out: 0.")
+    repetition_penalty: RepetitionPenalty | None = Field(None, description="Left out: the model's own, else 1.")
+    stop: Stop | Stops | None = Field(None, description="Texts that end the answer and are not part of it.")
+    n: Choices | None = Field(1, description="How many answers; more than 1 not with temperature 0 or top_k 1.")
+    seed: Seed | None = Field(None, description="Makes sampling repeatable as far as the hardware lets it.")
+    ignore_eos: bool | None = Field(False, description="Whether to go on after the model's end-of-text token.")
+    use_beam_search: bool | None = Field(
+        False, description="Needs n above 1, temperature 0, top_p 1 and top_k -1; then stop, penalties, min_p, "
+        "logit_bias and response_format do not apply and are refused.",
+    )  # fmt: skip
+    best_of: BestOf | None = Field(None, description="At least n. Checked; how many answers come is up to n alone.")
+    length_penalty: LengthPenalty | None = Field(
+        1.0, description="Other than 1 needs use_beam_search, top_k -1 and best_of above 1."
+    )
+    logprobs: bool | None = Field(False, description="Whether to give the log-probability of each token.")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="For how many tokens at each place; needs logprobs."
+    )
+    logit_bias: Biases | None = Field(None, description="Added to the logits of tokens, by token ID.")
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)] | None = Field(
+        None, description="Functions that the model may call, where its family can."
+    )
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
+        None, description="Left out: auto where there are tools."
+    )
+    parallel_tool_calls: bool | None = Field(True, description="Whether an answer may call several functions.")
+    response_format: ResponseFormat | None = Field(
+        None, description="json_object and json_schema only where the endpoint has features.structured_output."
+    )
+    reasoning_effort: ReasoningEffort | None = Field(
+        None,
+        description="How much a reasoning model thinks, as far as its chat template knows of it; none: not at all.",
+    )
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
+        None, description="Text is the only one."
+    )
+    verbosity: Literal["medium"] | None = Field(None, description="Without effect; so medium is the only one.")
+    service_tier: Literal["auto", "default"] | None = Field(None, description="Without effect.")
+    store: bool | None = Field(False, description="Nothing is stored; so not true.")
+    user: Label | None = Field(None, description="Without effect.")
+    safety_identifier: Label | None = Field(None, description="Without effect.")
+    prompt_cache_key: Label | None = Field(None, description="Without effect.")
+    metadata: Annotated[dict[str, Label], Field(max_length=16)] | None = Field(None, description="Without effect.")
 
-class ChatRequest(_Part):
-    """The body of POST /v1/chat/completions."""
-
-    model: Annotated[str, Field(min_length=1, max_length=128)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1 << 24)] | None = None
-    n: Annotated[int, Field(ge=1, le=10)] | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=MAX_STOPS)] | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    logit_bias: Annotated[dict[str, _Bias], Field(max_length=MAX_BIASES)] | None = None
-    seed: Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)] | None = None
-    ignore_eos: bool | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
-
-    # Not served; but Ark's SDK sends each of them as null, which asks for nothing.
-    function_call: None = None
-    parallel_tool_calls: None = None
-    reasoning_effort: None = None
-    repetition_penalty: None = None
-    response_format: None = None
-    service_tier: None = None
-    thinking: None = None
-    tool_choice: None = None
-    tools: None = None
+    # Refused, each with the reason; some clients send them as null, which asks for nothing.
+    audio: None = _refused("models here give text only")
+    chat_template: None = _refused("an endpoint uses its model's own template")
+    chat_template_kwargs: None = _refused("an endpoint uses its model's own template")
+    documents: None = _refused("write them into a message")
+    function_call: None = _refused("use tool_choice")
+    functions: None = _refused("use tools")
+    moderation: None = _refused("there is none")
+    prediction: None = _refused("there is no use for it")
+    prompt_embeds: None = _refused("prompts are text, in messages")
+    structured_outputs: None = _refused("use response_format")
+    thinking: None = _refused("use reasoning_effort, where 'none' turns thinking off")
+    web_search_options: None = _refused("nothing is fetched for a caller")
 
 
 class AddressedChatRequest(ChatRequest):
     """The same where the path names the endpoint: `model` may be left out or empty."""
 
-    model: Annotated[str, Field(max_length=128)] = ""
+    model: Annotated[str, Field(max_length=128)] = Field("", description="Left out, or the endpoint of the path.")
 
 
 def check_chat(body: bytes, form: type[ChatRequest] = ChatRequest) -> ChatRequest:
-    """The request in `body`, which has this form.
+    """The request in `body`, which has this form, as far as it can be checked before its endpoint is known.
 
     Raises BadRequest for what is not a JSON object, InvalidField that names the first wrong field, what came
     (numbers as they are, other values by their type only) and what is allowed.
@@ -98,14 +148,45 @@ def check_chat(body: bytes, form: type[ChatRequest] = ChatRequest) -> ChatReques
     try:
         request = form.model_validate_json(body)
     except ValidationError as error:
-        raise field_error(error) from None
-    greedy = request.temperature == 0 or request.top_k == 1
-    if (request.n or 1) > 1 and greedy:
-        raise InvalidField(f"n is {request.n}, but with temperature 0 or top_k 1 all answers would be the same.", "n")
+        raise refusal(error, form) from None
     if request.top_k == 0:
         raise InvalidField("top_k is 0; allowed is -1 (all tokens) or at least 1.", "top_k")
     if request.top_logprobs and not request.logprobs:
         raise InvalidField("top_logprobs needs logprobs to be true.", "top_logprobs")
     if request.stream_options and not request.stream:
         raise InvalidField("stream_options is only for requests with stream set to true.", "stream_options")
+    if request.store:
+        raise InvalidField("store is true; allowed is false, for nothing is stored.", "store")
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        raise InvalidField("max_tokens and max_completion_tokens are the same; give one of them.", "max_tokens")
+    _check_messages(request)
+    _check_tools(request)
+    _check_format(request)
     return request
+
+
+def _check_messages(request: ChatRequest) -> None:
+    for index, message in enumerate(request.messages):
+        if isinstance(message, AssistantMessage) and message.content is None and not message.tool_calls:
+            raise InvalidField(
+                f"messages[{index}].content is missing; only a message with tool_calls needs none.",
+                f"messages[{index}].content",
+            )
+
+
+def _check_tools(request: ChatRequest) -> None:
+    choice = request.tool_choice
+    if choice in (None, "none"):
+        return
+    if request.tools is None:
+        raise InvalidField("tool_choice needs tools.", "tool_choice")
+    if isinstance(choice, NamedTool) and all(tool.function.name != choice.function.name for tool in request.tools):
+        raise InvalidField("tool_choice names a function that is not among the tools.", "tool_choice.function.name")
+
+
+def _check_format(request: ChatRequest) -> None:
+    wanted = request.response_format
+    if wanted and (wanted.type == "json_schema") != (wanted.json_schema is not None):
+        raise InvalidField(
+            "response_format.json_schema goes with type json_schema, and that with it.", "response_format.json_schema"
+        )

@@ -33,12 +33,14 @@ def _about_value(error: Any) -> bool:
 
 
 def _path(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """`loc` without the names that pydantic gives to the branches of a union."""
+    """`loc` without the names that pydantic gives to the branches of a union and to the keys of a mapping."""
+    if loc[-1:] == ("[key]",):
+        loc = loc[:-2]
     return tuple(part for i, part in enumerate(loc) if i == 0 or isinstance(part, int) or not _is_branch(part))
 
 
 def _is_branch(part: str) -> bool:
-    return part == "str" or part.startswith(("list[", "constrained-", "function-"))
+    return part == "str" or part.startswith(("list[", "literal[", "constrained-", "function-"))
 
 
 def _explain(error: Any) -> BadRequest:
@@ -53,7 +55,8 @@ def _explain(error: Any) -> BadRequest:
         return InvalidField(f"{param} is missing.", param)
     if error["type"] == "extra_forbidden":
         return InvalidField(f"{param} is not a field of this API.", param, "unknown_field")
-    return InvalidField(f"{param} is {_shown(error['input'])}. {error['msg']}.", param)
+    subject = f"A key of {param}" if error["loc"][-1] == "[key]" else param
+    return InvalidField(f"{subject} is {_shown(error['input'])}. {error['msg']}.", param)
 
 
 def _shown(value: Any) -> str:

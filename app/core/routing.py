@@ -6,6 +6,7 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict
 
+from app.core.chat_terms import ChatTerms
 from app.core.errors import NotFound, Unavailable
 from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.keys import not_valid
@@ -31,6 +32,9 @@ class Route(_Frozen):
     endpoint_id: str
     workspace: str
     name: str
+    model: str = ""
+    """By ID or name, as the endpoint's wish has it."""
+    precision: str = ""
     state: EndpointState
     reason: str = ""
     created_at: datetime
@@ -49,6 +53,8 @@ class Route(_Frozen):
     """Requests that the running units work on at once."""
     max_waiting: int | None = None
     """Further ones that wait for them, at all routers together; None: any number."""
+    chat: ChatTerms = ChatTerms()
+    """What it adds to requests, and what they may ask for."""
 
     def choose(self, draw: float) -> Target:
         """The target that takes this request; `draw` is uniform in [0, 1). Only while there is one."""

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.core.chat_terms import Features, RequestDefaults
 from app.core.names import ServiceName
 from app.core.networks import Network
 
@@ -98,6 +99,9 @@ class EndpointSpec(Spec):
     max_model_len: Annotated[int, Field(ge=16, le=1 << 24)] = 4096
     """Longest prompt plus answer, in tokens (S3: 4096 unless the model says otherwise)."""
     engine: EngineSpec = EngineSpec()
+    request_defaults: RequestDefaults = RequestDefaults()
+    """Values of fields that chat requests leave out. Routers add them, so no unit restarts for a change."""
+    features: Features = Features()
     auto_stop_s: Annotated[int, Field(ge=60, le=366 * 86_400)] | None = None
     """Stop after so long in service (S3, table 8-1: 1, 2, 4, 6 hours or custom); preparation does not count."""
     allowed_networks: Annotated[tuple[Network, ...], Field(max_length=64, strict=False)] = ()  # YAML has no tuples

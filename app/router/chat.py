@@ -6,6 +6,7 @@ from functools import partial
 from starlette.types import Receive, Scope, Send
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest, check_chat
+from app.core.chat_settling import settle
 from app.core.errors import InvalidField, NotFound, PlatformError
 from app.core.key_limits import reckoned_tokens
 from app.core.routing import Grant, Route, RoutingTable
@@ -52,7 +53,7 @@ class ChatCompletions:
             table = self._directory.table
             grant = self._admission.grant(scope, table)
             body = await self._admission.body(scope, receive, grant, self._body_limit_bytes)
-            streamed, route, tokens = _understood(body, scope["path_params"].get(ENDPOINT), table, grant)
+            streamed, route, tokens, body = understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)
             deadlines = self._deadlines
@@ -63,7 +64,7 @@ class ChatCompletions:
                 hold.beat = partial(_beat, reply, hold) if streamed else None
                 metered = self._meter.request(request_id(scope), grant, route, claim.settle)
                 answer = asyncio.ensure_future(self._answer(hold, body, streamed, counted, metered, reply))
-                leaving = asyncio.ensure_future(_left(receive))
+                leaving = asyncio.ensure_future(left(receive))
                 try:
                     await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
                     if answer.done():
@@ -104,31 +105,35 @@ async def _beat(reply: Reply, hold: Hold, comment: bytes) -> None:
     await reply.part(comment)
 
 
-def _understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route, int]:
-    """Whether the answer is to be a stream, the endpoint it is for, and the tokens that it is reckoned to need.
+def understood(body: bytes, named: str | None, table: RoutingTable, grant: Grant) -> tuple[bool, Route, int, bytes]:
+    """Whether the answer is to be a stream, the endpoint it is for, the tokens that it is reckoned to need, and the
+    body as the endpoint's units are to get it.
 
     `named`: the endpoint in the path. No more of the request, for its parts take many times the memory of the body.
     Raises BadRequest and NotFound.
     """
     if named is None:
         request = check_chat(body)
-        return bool(request.stream), table.route_for(request.model, grant), _reckoned(body, request)
+        return _agreed(request, body, table.route_for(request.model, grant))
     request = check_chat(body, AddressedChatRequest)
     try:
         route = table.route_for(named, grant)
     except NotFound:
         raise NotFound("No such endpoint: the path takes an endpoint ID like ep-... or its name.") from None
-    if request.model not in ("", route.endpoint_id, route.name):
+    if request.model not in ("", route.endpoint_id, route.name, route.model):  # S4 names the model
         raise InvalidField(
             f"model names something else than the path; allowed is to leave it out, or {route.endpoint_id}.", "model"
         )
-    return bool(request.stream), route, _reckoned(body, request)
+    return _agreed(request, body, route)
 
 
-def _reckoned(body: bytes, request: ChatRequest) -> int:
-    return reckoned_tokens(len(body), request.max_completion_tokens or request.max_tokens, request.n)
+def _agreed(request: ChatRequest, body: bytes, route: Route) -> tuple[bool, Route, int, bytes]:
+    settled = settle(request, body, route.chat)
+    answer = request.max_completion_tokens or request.max_tokens or route.chat.defaults.get("max_tokens")
+    return bool(request.stream), route, reckoned_tokens(len(body), answer, request.n), settled
 
 
-async def _left(receive: Receive) -> None:
+async def left(receive: Receive) -> None:
+    """Wait until the caller, who has sent the body, leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass

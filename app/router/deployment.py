@@ -29,12 +29,14 @@ from app.router.chat import ChatCompletions
 from app.router.control_plane import ControlPlaneForRouter
 from app.router.crowd import MAX_REQUESTS, Crowd
 from app.router.directory import Directory
+from app.router.docs_page import docs
 from app.router.figures import Figures
 from app.router.http_server import HttpServer, listen, server_config
 from app.router.limits import Limits
 from app.router.metrics_page import MetricsPage, MetricsSource
 from app.router.openapi import DESCRIPTION
 from app.router.platform_proxy import PlatformProxy
+from app.router.predict import Predict
 from app.router.queues import Queues
 from app.router.reporter import Reporter
 from app.router.stream import TokenListener
@@ -84,6 +86,7 @@ def asgi(
     waking = Waking(directory)
     chat = ChatCompletions(directory, listener, admission, waking, figures, deadlines, args.body_limit_bytes, meter)
     metrics_page = MetricsPage(directory, figures, admission, others, args.metrics_networks, args.trusted_proxies)
+    predict = Predict(chat, directory, admission, figures, args.body_limit_bytes)
     platform = PlatformProxy(directory, admission, serve_proxy_url, args.body_limit_bytes)
 
     async def healthz(_: Request) -> Response:
@@ -105,10 +108,11 @@ def asgi(
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
+        Route("/docs", docs),
         Route("/metrics", metrics_page.__call__, methods=["GET"]),
         *openai.routes(chat, directory, admission),
-        *ark.routes(chat),
-        *vertex.routes(chat, platform),
+        *ark.routes(chat, directory, admission),
+        *vertex.routes(chat, predict, platform),
         Route("/platform/{path:path}", platform.__call__, methods=ALL_METHODS),
     ]
     middleware = [Middleware(ErrorBoundary), Middleware(Crowd, max_requests=MAX_REQUESTS)]

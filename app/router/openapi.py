@@ -1,32 +1,21 @@
 """The OpenAPI description of the inference API, made from the same table that checks requests."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from app.core.chat_rules import AddressedChatRequest, ChatRequest
 from app.core.wakes import DEFAULT_WISH, LONGEST_WAIT_S, TIMEOUT_HEADER, WAKE_HEADER
+from app.router.chat import ENDPOINT
+from app.router.openapi_answers import ANSWERS
+from app.router.openapi_parts import COUNT, HEADERS, RATE_HEADERS, SCHEMAS, TEXT, Json, answers, array, record, ref
+from app.router.openapi_vertex import SCHEMAS as VERTEX_SCHEMAS
+from app.router.openapi_vertex import forms as vertex_forms
+from app.router.surfaces.vertex import LOCATION, THE_ENDPOINT
 
 _SCHEMA, _ADDRESSED = (
     form.model_json_schema(ref_template="#/components/schemas/{model}") for form in (ChatRequest, AddressedChatRequest)
 )
-_PARTS: dict[str, Any] = _SCHEMA.pop("$defs", {}) | _ADDRESSED.pop("$defs", {})
-_ERROR = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-
-
-_WAKE: list[dict[str, Any]] = [
+_PARTS: Json = _SCHEMA.pop("$defs", {}) | _ADDRESSED.pop("$defs", {})
+_WAKE: list[Json] = [
     {
         "name": WAKE_HEADER,
         "in": "header",
@@ -42,78 +31,153 @@ _WAKE: list[dict[str, Any]] = [
 ]
 
 
-_RATES: dict[str, Any] = {
-    f"x-ratelimit-{what}-{kind}": {"description": f"{meaning}, where such a limit holds", "schema": {"type": "string"}}
-    for kind in ("requests", "tokens")
-    for what, meaning in (
-        ("limit", f"The most {kind} a minute"),
-        ("remaining", f"How many {kind} would be let through now"),
-        ("reset", "How long it takes until all that may go at once may, such as 6m0s"),
-    )
+_JSON, _EVENTS = "application/json", "text/event-stream"
+_PLACE = ("project", "location")
+_REFUSED = ("400", "401", "403", "404", "413", "429", "500", "503", "504")
+_TOLD = ("x-modelunit-revision", *RATE_HEADERS)
+_WHOLE: Json = {_JSON: {"schema": ref("ChatAnswer")}}
+_STREAM: Json = {
+    _EVENTS: {
+        "schema": {
+            "type": "string",
+            "description": "Each event is `data:` and a ChatEvent; the last one of a complete answer is "
+            "`data: [DONE]`. An answer that breaks off ends with an Error instead. Comments (`:`) come while a unit "
+            "starts.",
+        }
+    }
 }
 
 
-def _responses(good: dict[str, Any], *refusals: str) -> dict[str, Any]:
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
-    meanings = {
-        "400": "A field is wrong; `param` names it",
-        "401": "No key, or not a valid one",
-        "403": "The endpoint does not take requests from this network",
-        "404": "No such endpoint",
-        "413": "The body is too large",
-        "429": "Above a limit of the endpoint or key, or more requests wait than may; see Retry-After",
-        "503": "No unit can serve now; see Retry-After",
-        "504": "A deadline passed",
-    }
-    limited = {"429": {"headers": _RATES}}
-    return {"200": good} | {
-        status: {"description": meanings[status], **error, **limited.get(status, {})} for status in refusals
-    }
-
-
-def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> dict[str, Any]:
+def _operation(
+    operation: str, summary: str, responses: Json, path_parameters: Sequence[str] = (), body: Json | None = None
+) -> Json:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in path_parameters
-    ] + _WAKE
-    good = {
-        "description": "The answer in OpenAI's format",
-        "headers": _RATES,
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-    return {
-        "post": {
-            "operationId": operation,
-            "summary": "Chat with an endpoint; with stream set, the answer comes as server-sent events",
-            "parameters": parameters,
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{form}"}}},
-            },
-            "responses": _responses(good, "400", "401", "403", "404", "413", "429", "503", "504"),
-        }
-    }
+    ]
+    described: Json = {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses}
+    if body:
+        described["requestBody"] = {"required": True, "content": {_JSON: {"schema": body}}}
+        described["parameters"] = parameters + _WAKE
+    return described
 
 
-DESCRIPTION: dict[str, Any] = {
+def _chat(operation: str, form: str, path_parameters: Sequence[str] = ()) -> Json:
+    responses = answers("The answer in OpenAI's format", _WHOLE | _STREAM, *_REFUSED, headers=_TOLD)
+    summary = "Chat with an endpoint; with stream set, the answer comes as server-sent events"
+    return {"post": _operation(operation, summary, responses, path_parameters, ref(form))}
+
+
+def _predict(operation: str, summary: str, content: Json, body: Json) -> Json:
+    responses = answers("The predictions", content, *_REFUSED, headers=_TOLD)
+    return {"post": _operation(operation, summary, responses, (*_PLACE, ENDPOINT), body)}
+
+
+def _read(
+    operation: str, summary: str, form: Json, *refusals: str, path_parameters: Sequence[str] = (), kind: str = _JSON
+) -> Json:
+    responses = answers(summary, {kind: {"schema": form}}, *refusals)
+    return {"get": _operation(operation, summary, responses, path_parameters)}
+
+
+def _open(described: Json) -> Json:
+    """The same for everybody, without a key."""
+    return {method: operation | {"security": []} for method, operation in described.items()}
+
+
+_READ = ("401", "403", "404", "503")
+_DEPLOY = _operation(
+    "deployVertexModel",
+    "Make an endpoint of a folder of weights, or of a model; /platform/openapi.json has the fields",
+    answers("The operation", {_JSON: {"schema": ref("VertexOperation")}}, "400", "401", "403", "404", "409", "503"),
+    _PLACE,
+)
+_DEPLOY["requestBody"] = {"required": True, "content": {_JSON: {"schema": {"type": "object"}}}}
+
+_LIST = _operation(
+    "listVertexEndpoints",
+    "The workspace's endpoints, oldest first",
+    answers(
+        "One page",
+        {_JSON: {"schema": record({"endpoints": array(ref("VertexEndpoint")), "nextPageToken": TEXT})}},
+        "400", *_READ,
+    ),
+    _PLACE,
+)  # fmt: skip
+_LIST["parameters"] += [
+    {"name": "pageSize", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}},
+    {"name": "pageToken", "in": "query", "schema": TEXT},
+]
+_STATE = record({"status": TEXT, "routing_table": COUNT, "control_plane": {"enum": ["reachable", "unreachable"]}})
+_READY: Json = {
+    **answers("It does", {_JSON: {"schema": _STATE}}),
+    "503": {"description": "It waits for its first routing table", "content": {_JSON: {"schema": _STATE}}},
+}
+
+PATHS: Json = {
+    "/v1/chat/completions": _chat("createChatCompletion", "ChatRequest"),
+    "/api/v3/chat/completions": _chat("createArkChatCompletion", "ChatRequest"),
+    f"{THE_ENDPOINT}/chat/completions": _chat(
+        "createVertexChatCompletion", "AddressedChatRequest", (*_PLACE, ENDPOINT)
+    ),
+    f"{THE_ENDPOINT}:predict": _predict(
+        "predict",
+        "Answer several prompts or chats in one call; the first that fails fails it, and the error names the instance",
+        {_JSON: {"schema": ref("PredictResponse")}},
+        ref("PredictRequest"),
+    ),
+    f"{THE_ENDPOINT}:rawPredict": _predict(
+        "rawPredict",
+        "A body with instances is answered as by :predict, any other as by /chat/completions",
+        {_JSON: {"schema": {"anyOf": [ref("PredictResponse"), ref("ChatAnswer")]}}} | _STREAM,
+        {"anyOf": [ref("PredictRequest"), ref("AddressedChatRequest")]},
+    ),
+    f"{THE_ENDPOINT}:streamRawPredict": _predict(
+        "streamRawPredict",
+        "A chat, or a single instance, answered as a stream; `stream` may be left out, and not be false",
+        _STREAM,
+        {"anyOf": [ref("PredictRequest"), ref("AddressedChatRequest")]},
+    ),
+    "/v1/models": _read("listModels", "The endpoints that this key may call", ref("Models"), "401"),
+    THE_ENDPOINT: _read(
+        "getVertexEndpoint", "One endpoint", ref("VertexEndpoint"), *_READ, path_parameters=(*_PLACE, ENDPOINT)
+    ),
+    f"{LOCATION}/endpoints": {"get": _LIST},
+    f"{LOCATION}/operations/{{operation}}": _read(
+        "getVertexOperation",
+        "How far a deployment is",
+        ref("VertexOperation"),
+        *_READ,
+        path_parameters=(*_PLACE, "operation"),
+    ),
+    f"{LOCATION}:deploy": {"post": _DEPLOY},
+    "/healthz": _open(_read("isAlive", "Whether this router is alive", record({"status": TEXT}))),
+    "/readyz": _open({"get": _operation("isReady", "Whether this router knows its endpoints", _READY)}),
+    "/metrics": _open(
+        _read("metrics", "For Prometheus; outside `metrics_networks` with an operator's key", TEXT, "401", "403",
+              kind="text/plain")
+    ),
+    "/openapi.json": _open(_read("describe", "This description", {"type": "object"})),
+    "/docs": _open(_read("document", "This description as a page, with examples", TEXT, kind="text/html")),
+}  # fmt: skip
+
+DESCRIPTION: Json = {
     "openapi": "3.1.0",
-    "info": {"title": "modelunit inference", "version": "1"},
-    "security": [{"key": []}],
-    "paths": {
-        "/v1/chat/completions": _chat("createChatCompletion", "ChatRequest"),
-        "/api/v3/chat/completions": _chat("createArkChatCompletion", "ChatRequest"),
-        "/v1beta1/projects/{project}/locations/{location}/endpoints/{endpoint}/chat/completions": _chat(
-            "createVertexChatCompletion", "AddressedChatRequest", ("project", "location", "endpoint")
-        ),
-        "/v1/models": {
-            "get": {
-                "operationId": "listModels",
-                "summary": "The endpoints that this key may call",
-                "responses": _responses({"description": "A list", "content": {"application/json": {}}}, "401"),
-            }
-        },
+    "info": {
+        "title": "modelunit inference",
+        "version": "1",
+        "description": "One chat API under the paths of three clients: OpenAI's, Ark's and Vertex AI's. Types are "
+        "strict, fields that are not described are refused, and what is null counts as left out.",
     },
+    "security": [{"key": []}],
+    "paths": PATHS,
     "components": {
-        "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED, "Error": _ERROR} | _PARTS,
-        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        "schemas": {"ChatRequest": _SCHEMA, "AddressedChatRequest": _ADDRESSED}
+        | _PARTS
+        | ANSWERS
+        | vertex_forms(_ADDRESSED)
+        | SCHEMAS
+        | VERTEX_SCHEMAS,
+        "headers": HEADERS,
+        "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key: mu-..."}},
     },
 }

@@ -61,6 +61,9 @@ class EngineSettings(BaseModel):
     machines: int = 1
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    """Of the model's family, by vLLM's names."""
 
     @property
     def ranks(self) -> int:

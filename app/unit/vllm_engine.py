@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import vllm.entrypoints.openai.chat_completion.serving
 import vllm.model_executor.models.llama
 import vllm.model_executor.models.registry
 import vllm.platforms
+import vllm.renderers.chat_utils
 import vllm.renderers.hf
 import vllm.v1.attention.backends.cpu_attn
 import vllm.v1.engine.core
@@ -30,6 +32,9 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+from vllm.parser import ParserManager
+from vllm.tokenizers.registry import cached_tokenizer_from_config
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -37,13 +42,18 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
 from app.core.reports import EngineStats
 from app.core.usage import Tokens
+from app.unit.context_length import TooLong
 from app.unit.engine import EngineDied, EngineLaunch, Head, Tell
 from app.unit.engine_tally import EngineTally
 from app.unit.multi_machine import placement_group
 
+log = logging.getLogger(__name__)
+
 _JSON = "application/json"
 _SSE = "text/event-stream"
 CORE_TIMEOUT_S = 3.0
+_TOO_LONG = {"input_text": "messages", "input_tokens": "messages"}
+"""vLLM's words for what callers know by another name."""
 _making: ContextVar[list[Any]] = ContextVar("_making")
 """What vLLM keeps of each text that it makes for the request of this task; it forgets them when the caller leaves."""
 _ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
@@ -106,6 +116,38 @@ def _load_here(load: Callable[[], Any]) -> Any:
     return load()
 
 
+def _tokens_left(limit: int, answer: int | None, prompt: int, *more: Any, **options: Any) -> int:
+    """vLLM's own function, which would shorten the answer without a word."""
+    if prompt + (answer or 1) > limit:
+        raise TooLong(prompt, answer, limit)
+    left: int = get_max_tokens(limit, answer, prompt, *more, **options)
+    return left
+
+
+vllm.entrypoints.openai.chat_completion.serving.get_max_tokens = _tokens_left
+
+
+def _fitting_parsers(launch: EngineLaunch, config: Any) -> tuple[str | None, str | None]:
+    """The family's parsers of tool calls and of reasoning, less those that do not fit this model's own tokenizer.
+
+    A reasoning parser takes all for thoughts until it reads their end, which a model that never thinks never writes.
+    """
+    tokenizer = cached_tokenizer_from_config(config.model_config)
+    harmony = config.model_config.hf_config.model_type == "gpt_oss"
+    thinks = harmony or "think" in str(getattr(tokenizer, "chat_template", None))
+
+    def fitting(name: str | None, kind: str) -> str | None:
+        wanted = {f"{kind}_parser_name": name}
+        try:
+            ParserManager.get_parser(**wanted, enable_auto_tools=True, is_harmony=harmony, tokenizer=tokenizer)
+        except TypeError:
+            log.warning("the %s parser %s does not fit the model's tokenizer and is left out", kind, name)
+            return None
+        return name
+
+    return fitting(launch.tool_parser, "tool"), fitting(launch.reasoning_parser, "reasoning") if thinks else None
+
+
 def without_prompts(record: logging.LogRecord) -> bool:
     """A filter for vLLM's own loggers: a chat template that refuses a request may repeat it in its reason."""
     if record.levelno >= logging.WARNING:
@@ -151,6 +193,7 @@ class VLLMEngine:
             enable_prefix_caching=launch.prefix_caching,
             enforce_eager=launch.enforce_eager,
             kv_cache_memory_bytes=launch.kv_cache_bytes,
+            reasoning_parser=launch.reasoning_parser or "",
             tensor_parallel_size=launch.tensor_parallel_size,
             pipeline_parallel_size=launch.pipeline_parallel_size,
             distributed_executor_backend=launch.executor,
@@ -158,6 +201,9 @@ class VLLMEngine:
             enable_log_requests=False,
         )
         config = args.create_engine_config(UsageContext.OPENAI_API_SERVER)
+        tool_parser, reasoning_parser = _fitting_parsers(launch, config)
+        for settings in (args, config):
+            settings.structured_outputs_config.reasoning_parser = reasoning_parser or ""
         if launch.compiled_dir:  # only now, for until here vLLM reads what it knows of all models
             os.environ.update(
                 VLLM_CACHE_ROOT=launch.compiled_dir, TORCHINDUCTOR_CACHE_DIR=f"{launch.compiled_dir}/inductor"
@@ -174,12 +220,17 @@ class VLLMEngine:
         engine = AsyncLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=True)
         if on_cpu():
             await engine.collective_rpc("leave_groups")
-        vllm.renderers.hf.logger.addFilter(without_prompts)
+        for logger in (vllm.renderers.hf.logger, vllm.renderers.chat_utils.logger):
+            logger.addFilter(without_prompts)
         state = State()
         tasks = await engine.get_supported_tasks()
         if "generate" not in tasks:
             raise ValueError("this model does not generate text, so it cannot chat")
-        front = {**vars(FrontendArgs()), **vars(args), "enable_prompt_tokens_details": True}  # as OpenAI tells of them
+        front = {
+            **vars(FrontendArgs(enable_auto_tool_choice=bool(tool_parser), tool_call_parser=tool_parser)),
+            **vars(args),
+            "enable_prompt_tokens_details": True,  # as OpenAI tells of them
+        }
         await init_app_state(engine, state, Namespace(**front), tasks)
         return cls(engine, state, launch.endpoint_id, launch.cache_salt)
 
@@ -198,6 +249,9 @@ class VLLMEngine:
                 request.cache_salt = self._cache_salt  # whatever a caller put there
                 choices = request.n or 1
                 answer = await self._chat.create_chat_completion(request, seen)
+            except TooLong as error:
+                newer = request.max_completion_tokens is not None
+                raise error.refusal("max_completion_tokens" if newer else "max_tokens") from None
             except EngineDeadError as error:
                 raise EngineDied("The engine stopped working.") from error
             except ValidationError as error:
@@ -241,7 +295,10 @@ class VLLMEngine:
         if self._engine.errored:  # which vLLM may also tell as an ordinary error
             return EngineDied("The engine stopped working.")
         kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
-        return kind("The engine failed." if kind is InternalError else answer.error.message, answer.error.param)
+        if kind is InternalError:
+            return InternalError("The engine failed.")
+        said, param = answer.error.message.partition(" (parameter=")[0], answer.error.param
+        return kind(said, _TOO_LONG.get(param or "", param), "context_length_exceeded" if param in _TOO_LONG else None)
 
     async def check_health(self) -> None:
         """See Engine.check_health."""

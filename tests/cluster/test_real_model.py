@@ -5,20 +5,25 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema
 import openai
 import pytest
+from volcenginesdkarkruntime import Ark
 
+from app.bench import arms
 from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
 
 MARKER = "zebra-quartz-lantern"
 REFUSED = "quince"
+VERTEX = "/v1beta1/projects/any/locations/any"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -65,6 +70,120 @@ def test_a_prompt_longer_than_the_endpoint_takes_is_refused(platform: Platform) 
         )
     assert "2048" in refused.value.message
     assert "secret" not in refused.value.message
+
+
+THINGS = (
+    "a river", "the moon", "bread", "a bicycle", "the sea", "a clock", "a violin", "snow", "a bridge", "the heart",
+    "a map", "coffee", "a library", "the wind", "a candle",
+)  # fmt: skip
+PROMPTS = [f"{question} {thing}?" for thing in THINGS for question in ("What is", "Who needs")]
+SAMPLING: dict[str, Any] = {"temperature": 0, "max_tokens": 4, "logprobs": True, "top_logprobs": 5}
+TOLERANCE = 0.15
+"""Of log-probabilities: bf16, and batches that nobody makes the same twice."""
+Places = list[dict[str, float]]
+"""Token by token, the most probable first: what was chosen there, and the log-probability of each."""
+
+
+def places(answer: Any) -> Places:
+    """Of a chat completion as any server tells it."""
+    content = answer["choices"][0]["logprobs"]["content"]
+    return [{top["token"]: top["logprob"] for top in (one, *one["top_logprobs"])} for one in content]
+
+
+def differs(ours: Places, theirs: Places) -> float:
+    """By how much at most, as far as both chose the same tokens: from there on they have said something else."""
+    widest = 0.0
+    for mine, other in zip(ours, theirs, strict=False):
+        known = mine.keys() & other.keys()
+        assert known
+        widest = max(widest, *(abs(mine[token] - other[token]) for token in known))
+        if next(iter(mine)) != next(iter(other)):
+            break
+    return widest
+
+
+@pytest.fixture(scope="module")
+def plain_vllm(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What vLLM's own server answers to the prompts, from the same weights."""
+    weights = platform.machine.home / "objects" / "models" / MODEL / "BF16"
+    with arms.plain(weights, 1, tmp_path_factory.mktemp("plain") / "log") as started:
+        url = f"{started.server.base_url}/v1/chat/completions"
+        bodies = [{"model": started.server.model, "messages": said(prompt), **SAMPLING} for prompt in PROMPTS]
+        return at_once(lambda body: httpx.post(url, json=body, timeout=120, trust_env=False).json(), bodies)
+
+
+def said(prompt: str) -> Any:
+    return [{"role": "user", "content": prompt}]
+
+
+def at_once(call: Callable[[Any], Any], given: Sequence[Any]) -> list[Any]:
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(call, given))
+
+
+def by_openai(platform: Platform, endpoint: str) -> list[Any]:
+    create = platform.openai.chat.completions.create
+    return at_once(lambda prompt: create(model=endpoint, messages=said(prompt), **SAMPLING).model_dump(), PROMPTS)
+
+
+def by_ark(platform: Platform, endpoint: str) -> list[Any]:
+    client = Ark(base_url=f"{platform.base_url}/api/v3", api_key=platform.key, max_retries=0, timeout=60)
+    create = client.chat.completions.create
+    return at_once(lambda prompt: create(model=endpoint, messages=said(prompt), **SAMPLING).model_dump(), PROMPTS)
+
+
+def by_vertex(platform: Platform, endpoint: str) -> list[Any]:
+    url = f"{VERTEX}/endpoints/{endpoint}/chat/completions"
+    return at_once(lambda prompt: platform.http.post(url, json={"messages": said(prompt), **SAMPLING}).json(), PROMPTS)
+
+
+def by_vertex_predict(platform: Platform, endpoint: str) -> list[Any]:
+    """All of them in one call."""
+    instances = [{"@requestFormat": "chatCompletions", "messages": said(prompt)} for prompt in PROMPTS]
+    body = {"instances": instances, "parameters": SAMPLING}
+    answer = platform.http.post(f"{VERTEX}/endpoints/{endpoint}:predict", json=body).raise_for_status().json()
+    valid(platform, "PredictResponse", answer)
+    return list(answer["predictions"])
+
+
+@pytest.mark.parametrize("surface", [by_openai, by_ark, by_vertex, by_vertex_predict])
+def test_every_surface_gives_the_probabilities_of_plain_vllm(
+    platform: Platform, plain_vllm: list[Any], surface: Callable[[Platform, str], list[Any]]
+) -> None:
+    answers = surface(platform, platform.endpoint("demo")["id"])
+    assert len(answers) == len(PROMPTS) == 30
+    widest = [differs(places(ours), places(theirs)) for ours, theirs in zip(answers, plain_vllm, strict=True)]
+    assert max(widest) < TOLERANCE, widest
+    used = [[one["usage"]["prompt_tokens"] for one in made] for made in (answers, plain_vllm)]
+    assert used[0] == used[1]
+
+
+def valid(platform: Platform, form: str, answer: Any) -> None:
+    """It is as /openapi.json says."""
+    components = platform.http.get("/openapi.json").json()["components"]
+    jsonschema.validate(answer, {"$ref": f"#/components/schemas/{form}", "components": components})
+
+
+def test_answers_are_as_described(platform: Platform) -> None:
+    http, endpoint = platform.http, platform.endpoint("demo")["id"]
+    body = {"model": "demo", "messages": QUESTION, "max_tokens": 4}
+    for more in ({}, {"n": 2, "temperature": 1, "logprobs": True, "top_logprobs": 2}):
+        valid(platform, "ChatAnswer", http.post("/v1/chat/completions", json=body | more).json())
+        stream = more | {"stream": True, "stream_options": {"include_usage": True}}
+        events = http.post("/v1/chat/completions", json=body | stream).text.split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""]
+        for event in events[:-2]:
+            valid(platform, "ChatEvent", json.loads(event.removeprefix("data: ")))
+    valid(platform, "Models", http.get("/v1/models").json())
+    valid(platform, "VertexEndpoint", http.get(f"{VERTEX}/endpoints/{endpoint}").json())
+    valid(platform, "Error", http.post("/v1/chat/completions", json=body | {"temperature": 3}).json())
+    prompt = {"prompt": QUESTION[0]["content"], "temperature": 0, "max_tokens": 32}
+    predicted = http.post(f"{VERTEX}/endpoints/{endpoint}:predict", json={"instances": [prompt]}).json()
+    valid(platform, "PredictResponse", predicted)
+    assert "Paris" in predicted["predictions"][0]
+    streamed = http.post(f"{VERTEX}/endpoints/{endpoint}:streamRawPredict", json={"instances": [prompt]})
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    assert streamed.text.endswith("data: [DONE]\n\n")
 
 
 def test_killing_vllms_core_ends_its_streams_with_an_error_and_another_engine_answers(platform: Platform) -> None:

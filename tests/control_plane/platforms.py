@@ -112,12 +112,12 @@ def settings_in(home: Path, database_url: str | None = None) -> Settings:
     return Settings.from_environ(given | ({"MODELUNIT_DATABASE_URL": database_url} if database_url else {}))
 
 
-def publish_model(settings: Settings, model_id: str = "m-1", name: str = "Model-1") -> None:
+def publish_model(settings: Settings, model_id: str = "m-1", name: str = "Model-1", base_model: str = "b") -> None:
     """Weights in the object store; the content is nobody's business here."""
     folder = settings.home / "source"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(f'{{"of": "{model_id}"}}')
-    publish_folder(open_store(settings), folder, model_id=model_id, name=name, base_model="b", precision="BF16")
+    publish_folder(open_store(settings), folder, model_id=model_id, name=name, base_model=base_model, precision="BF16")
 
 
 def spec(name: str = "demo", **fields: Any) -> EndpointSpec:

@@ -67,6 +67,8 @@ def refusal(answer: httpx.Response) -> tuple[int, str | None]:
         ({"limits": {"qps_per_unit": 2.5}}, "in_place"),
         ({"auto_stop_s": 3600}, "in_place"),
         ({"allowed_networks": ["10.0.0.0/8"]}, "in_place"),
+        ({"request_defaults": {"profile": "maas", "max_tokens": 64, "stop": ["."]}}, "in_place"),
+        ({"features": {"structured_output": True}}, "in_place"),
         ({"model": "m-1"}, "in_place"),  # the same model by its ID
         ({"machine_type": "cpu-small"}, "in_place"),  # what the platform had chosen
         ({"max_model_len": 64}, "rolling"),
@@ -117,6 +119,11 @@ async def test_a_rolling_change_names_what_units_are_told(admin: httpx.AsyncClie
         ({"precision": "W4A8"}, 404, "precision"),
         ({"machine_type": "gpu-9"}, 400, "machine_type"),
         ({"scale": {"min_units": 3}}, 400, "scale"),
+        ({"request_defaults": {"profile": "other"}}, 400, "request_defaults.profile"),
+        ({"request_defaults": {"temperature": 3}}, 400, "request_defaults.temperature"),
+        ({"request_defaults": {"top_k": 0}}, 400, "request_defaults.top_k"),
+        ({"request_defaults": {"n": 2}}, 400, "request_defaults.n"),
+        ({"features": {"structured_output": "yes"}}, 400, "features.structured_output"),
         ({"model": None}, 400, "model"),
         ({"state": "stopped"}, 400, "state"),
     ],

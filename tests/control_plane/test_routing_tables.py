@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.control_plane.services.routing_table import ROUTER_LOST_AFTER_S, RoutingTables
+from app.core.chat_terms import PROFILES, ChatTerms
 from app.core.errors import Superseded
 from app.core.records import Endpoint, Workspace
 from app.core.routing import RoutingTable
@@ -104,6 +105,12 @@ def test_an_endpoints_limit_is_that_of_all_its_units(
     assert trial.published().routes["ep-1"].qps == qps
 
 
+def test_routers_know_what_an_endpoint_serves(trial: Trial) -> None:
+    trial.put(model="m-7", precision="BF16")
+    route = trial.published().routes["ep-1"]
+    assert (route.model, route.precision) == ("m-7", "BF16")
+
+
 def test_networks_reach_the_routers_and_a_change_of_them_too(trial: Trial) -> None:
     trial.put(allowed_networks=["10.0.0.0/8"])
     before = trial.published()
@@ -112,6 +119,17 @@ def test_networks_reach_the_routers_and_a_change_of_them_too(trial: Trial) -> No
     after = trial.published()
     assert after.routes["ep-1"].allowed_networks == ()
     assert after.number > before.number
+
+
+def test_what_requests_get_and_may_ask_for_reaches_the_routers(trial: Trial) -> None:
+    trial.put()
+    assert trial.published().routes["ep-1"].chat == ChatTerms()
+    trial.put(
+        request_defaults={"profile": "maas", "max_tokens": 64, "min_p": 0.1}, features={"structured_output": True}
+    )
+    terms = trial.published().routes["ep-1"].chat
+    assert terms.defaults == PROFILES["maas"] | {"max_tokens": 64, "min_p": 0.1}
+    assert (terms.structured_output, terms.tools) == (True, False)
 
 
 def test_routers_are_counted_while_they_ask(trial: Trial) -> None:

@@ -215,7 +215,7 @@ async def test_a_model_that_is_there_is_deployed_by_its_name(vertex: httpx.Async
     shown = (await vertex.get(f"{PLACE}/endpoints/{endpoint_id}")).json()
     assert set(shown) == {
         "name", "displayName", "deployedModels", "trafficSplit", "etag", "createTime", "updateTime",
-        "privateServiceConnectConfig",
+        "privateServiceConnectConfig", "dedicatedEndpointEnabled", "dedicatedEndpointDns",
     }  # fmt: skip
     (deployed,) = shown["deployedModels"]
     assert set(deployed) == {
@@ -237,6 +237,19 @@ async def test_a_model_that_is_there_is_deployed_by_its_name(vertex: httpx.Async
     assert shown["privateServiceConnectConfig"] == {"enablePrivateServiceConnect": False, "projectAllowlist": []}
     platform_etag = (await vertex.get("http://test/v1/endpoints/" + endpoint_id)).json()["etag"]
     assert shown["etag"] == platform_etag
+
+
+async def test_an_endpoints_own_address_is_where_callers_reach_the_platform(
+    vertex: httpx.AsyncClient, platform: Platform, settings: Settings
+) -> None:
+    endpoint = platform.endpoints.create(DEFAULT_WORKSPACE, spec("one"))
+    listens_on = f"{settings.http_host}:{settings.http_port}"
+    for told, shown in (("models.example.com:8443", "models.example.com:8443"), ("a b", listens_on)):
+        headers = {"x-forwarded-host": told}
+        one = (await vertex.get(f"{PLACE}/endpoints/{endpoint.id}", headers=headers)).json()
+        (listed,) = (await vertex.get(f"{PLACE}/endpoints", headers=headers)).json()["endpoints"]
+        assert one == listed
+        assert (one["dedicatedEndpointEnabled"], one["dedicatedEndpointDns"]) == (True, shown)
 
 
 async def test_an_operation_that_cannot_end_well_says_why(

@@ -16,7 +16,7 @@ KEY, OTHER_KEY, UNKNOWN_KEY = (f"mu-{letter * 43}" for letter in "kou")
 def table(number: int = 7) -> RoutingTable:
     """ep-1 and ep-down belong to KEY's workspace, ep-theirs to OTHER_KEY's."""
     targets = (Target(revision="r1", application="ep-1.r-r1"),)
-    common = {"created_at": NOW, "state": "healthy", "targets": targets}
+    common = {"created_at": NOW, "state": "healthy", "targets": targets, "model": "m-1", "precision": "BF16"}
     down = common | {"state": "scheduling", "reason": "the first unit is starting", "targets": ()}
     routes = [
         Route(endpoint_id="ep-1", name="demo", workspace="mine", **common),

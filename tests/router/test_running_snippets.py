@@ -1,10 +1,12 @@
 """The code that the control plane gives out is run as it is, against a router with the simulated engine."""
 
 import asyncio
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -13,18 +15,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from app.control_plane.services.snippets import Client, snippet
-from app.core.records import Endpoint
-from app.core.specs import EndpointSpec
+from app.core.snippets import Client, snippet
 from app.unit.engine import EngineLaunch, Head, Simulation
 from app.unit.simulated_engine import SimulatedEngine
-from tests.router.tables import KEY, NOW, MakeRouter
+from tests.router.tables import KEY, MakeRouter
 from tests.router.units import Answer
 
 RUN_TIMEOUT_S = 60.0
-ENDPOINT = Endpoint(
-    id="ep-1", created_at=NOW, workspace="mine", spec=EndpointSpec(name="demo", model="m-1"), state="healthy"
-)
 
 
 async def simulated(answer: Answer) -> None:
@@ -67,20 +64,51 @@ def command_for(language: str, code: str) -> list[str]:
     return [sys.executable, "-c", code] if language == "python" else ["bash", "-c", code]
 
 
-@pytest.mark.parametrize("client", ["openai", "ark", "vertex", "curl"])
+@pytest.mark.parametrize("client", get_args(Client))
 async def test_a_snippet_runs_as_it_is(
     client: Client, make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
 ) -> None:
     if client == "curl" and shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    if client == "ark":
-        pytest.importorskip("volcenginesdkarkruntime")
     router = await make_router(simulated)
-    made = snippet(client, ENDPOINT, serve(router.app))
+    made = snippet(client, "ep-1", "mine", serve(router.app))
     status, out, err = await run(command_for(made.language, made.code), tmp_path, KEY)
     assert (status, err if status else "") == (0, "")
     assert "hello hello hello" in out
     assert b'"Hello"' in router.units.bodies[0]
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", README.partition("## Calling it\n")[2].partition("\n## ")[0], re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+async def test_an_example_of_the_readme_runs_as_it_is(
+    number: int, make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
+) -> None:
+    language, code = EXAMPLES[number]
+    if language == "sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    router = await make_router(simulated)
+    here = code.replace("http://127.0.0.1:8000", serve(router.app))
+    status, out, err = await run(command_for(language, here), tmp_path, KEY)
+    assert (status, err if status else "") == (0, "")
+    assert "hello hello hello" in out
+
+
+def test_the_readme_has_an_example_for_each_client() -> None:
+    clients = (
+        "openai",
+        "volcenginesdkarkruntime",
+        "langchain_openai",
+        "requests",
+        "curl",
+        "httpx",
+        "Dify",
+        "Open WebUI",
+    )
+    assert not [client for client in clients if client not in README.partition("## Calling it\n")[2]]
+    assert len(EXAMPLES) == 6
 
 
 async def test_the_control_plane_learns_by_which_address_callers_reach_us(
@@ -100,7 +128,7 @@ async def test_a_snippet_with_a_wrong_key_fails_and_says_why(
     make_router: MakeRouter, serve: Callable[[ASGIApp], str], tmp_path: Path
 ) -> None:
     router = await make_router(simulated)
-    made = snippet("curl", ENDPOINT, serve(router.app))
+    made = snippet("curl", "ep-1", "mine", serve(router.app))
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     status, out, _ = await run(command_for(made.language, made.code), tmp_path, KEY[:-1])

@@ -1,12 +1,14 @@
 """What a router answers without any unit: lists, health, its description, and the way to the control plane."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import jsonschema
 import pytest
 from fastapi.openapi.models import OpenAPI
+from schemathesis.specs.openapi.definitions import OPENAPI_31
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -17,6 +19,7 @@ from app.core.chat_rules import ChatRequest
 from app.core.routing import RoutingTable
 from app.router import deployment
 from tests.router.tables import KEY, MakeRouter
+from tests.router.test_chat import WHOLE
 from tests.router.units import Answer, forever
 
 
@@ -58,24 +61,50 @@ async def test_the_description_is_openapi_and_made_of_the_same_table(make_router
     answer = await (await make_router(forever)).http(None).get("/openapi.json")
     description = answer.json()
     OpenAPI.model_validate(description)
+    jsonschema.Draft202012Validator(OPENAPI_31).validate(description)
     schemas = description["components"]["schemas"]
     for schema in schemas.values():
         jsonschema.Draft202012Validator.check_schema(schema)
-    assert {name.removeprefix("#/components/schemas/") for name in references(description)} <= set(schemas)
+    defined = {f"#/components/{kind}/{name}" for kind, parts in description["components"].items() for name in parts}
+    assert set(references(description)) <= defined
     assert set(schemas["ChatRequest"]["properties"]) == set(ChatRequest.model_fields)
     assert schemas["ChatRequest"]["required"] == ["model", "messages"]
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert schemas["AddressedChatRequest"]["required"] == ["messages"]
+    for form in ("ChatRequest", "AddressedChatRequest"):
+        check = jsonschema.Draft202012Validator({"$ref": f"#/components/schemas/{form}", **description})
+        assert check.is_valid({"model": "ep-1", "messages": [{"role": "user", "content": "hello"}]})
+        assert not check.is_valid({"model": "ep-1", "messages": [{"role": "user", "content": None}]})
+        assert not check.is_valid({"model": "ep-1", "messages": [], "chat_template": "x"})
 
 
-async def test_every_inference_path_is_described(make_router: MakeRouter) -> None:
+async def test_answers_are_as_described(make_router: MakeRouter) -> None:
+    description = (await (await make_router(forever)).http(None).get("/openapi.json")).json()
+    check = jsonschema.Draft202012Validator({"$ref": "#/components/schemas/ChatAnswer", **description})
+    assert [error.message for error in check.iter_errors(json.loads(WHOLE))] == []
+    assert not check.is_valid({})
+
+
+async def test_every_path_is_described(make_router: MakeRouter) -> None:
+    router = await make_router(forever)
+    described = (await router.http(None).get("/openapi.json")).json()["paths"]
+    served = {
+        (route.path, method)
+        for route in router.app.routes
+        if route.include_in_schema and not route.path.startswith("/platform/")  # which describes itself
+        for method in route.methods - {"HEAD"}
+    }
+    assert served == {(path, method.upper()) for path, methods in described.items() for method in methods}
+
+
+async def test_what_is_described_as_open_is_open_and_nothing_else_is(make_router: MakeRouter) -> None:
     router = await make_router(forever)
     described = (await router.http(None).get("/openapi.json")).json()["paths"]
     for path, operations in described.items():
-        for method in operations:
+        for method, operation in operations.items():
             answer = await router.http(None).request(method, path)
-            assert answer.status_code == 401, path
-    assert len(described) == 4
+            assert answer.status_code == (200 if operation.get("security") == [] else 401), path
+            assert str(answer.status_code) in operation["responses"]
 
 
 async def echo(request: Request) -> Response:

@@ -1,15 +1,20 @@
 """The same chat under the paths that other clients know."""
 
+import asyncio
 import json
 from collections.abc import Callable
 
 import openai
 import pytest
+import requests
 from starlette.applications import Starlette
 from starlette.routing import Route
+from volcenginesdkarkruntime import AsyncArk
+from volcenginesdkarkruntime import _exceptions as ark_errors
 
 from tests.router.tables import KEY, OTHER_KEY, MakeRouter
 from tests.router.test_chat import MESSAGES, WHOLE, body, whole
+from tests.router.test_predict import streaming
 from tests.router.test_surface import echo
 from tests.router.units import WAIT_S, forever
 
@@ -27,7 +32,43 @@ async def test_ark_clients_chat(make_router: MakeRouter) -> None:
     assert (await router.http().post(ARK, json={"messages": MESSAGES})).json()["error"]["param"] == "model"
 
 
-@pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "ep-1"}, {"model": "demo"}])
+async def test_arks_own_client_chats_streams_and_knows_our_errors(
+    make_router: MakeRouter, serve: Callable[..., str]
+) -> None:
+    router = await make_router(whole, streaming)
+    client = AsyncArk(base_url=f"{serve(router.app)}/api/v3", api_key=KEY, max_retries=0, timeout=WAIT_S)
+    answer = await client.chat.completions.create(model="ep-1", messages=MESSAGES, temperature=0, max_tokens=8)
+    assert answer.choices[0].message.content == "Paris"
+    stream = await client.chat.completions.create(model="ep-1", messages=MESSAGES, stream=True)
+    assert [event.choices[0].delta.content async for event in stream] == ["By"]
+    with pytest.raises(ark_errors.ArkNotFoundError):
+        await client.chat.completions.create(model="ep-9", messages=MESSAGES)
+    with pytest.raises(ark_errors.ArkBadRequestError) as wrong:
+        await client.chat.completions.create(model="ep-1", messages=MESSAGES, temperature=3)
+    assert wrong.value.param == "temperature"
+    await client.close()
+
+
+async def test_the_example_of_s3_by_requests(make_router: MakeRouter, serve: Callable[..., str]) -> None:
+    router = await make_router(whole)
+    sent = {
+        "model": "demo",
+        "max_tokens": 20,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "hello"},
+        ],
+    }
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    url = f"{serve(router.app)}/v1/chat/completions"
+    answer = await asyncio.to_thread(
+        requests.post, url, headers=headers, data=json.dumps(sent), verify=False, timeout=WAIT_S
+    )
+    assert (answer.status_code, answer.text) == (200, WHOLE.decode())
+    assert json.loads(router.units.bodies[0]) == sent
+
+
+@pytest.mark.parametrize("fields", [{}, {"model": ""}, {"model": "ep-1"}, {"model": "demo"}, {"model": "m-1"}])
 async def test_on_vertex_the_path_names_the_endpoint(make_router: MakeRouter, fields: dict[str, str]) -> None:
     router = await make_router(whole)
     sent = {"messages": MESSAGES} | fields

@@ -5,9 +5,10 @@ Project and location are free text.
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Request
 
 from app.control_plane.api.access import Developer, PlatformDep, Unlimited
+from app.control_plane.api.addresses import reached_at
 from app.control_plane.api.filters import given
 from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.pages import Page
@@ -58,15 +59,17 @@ def operation(project: str, location: str, operation: str, caller: Developer, pl
 def find(
     project: str,
     location: str,
+    request: Request,
     caller: Developer,
     platform: PlatformDep,
     page_size: Annotated[int, Query(alias="pageSize", ge=1, le=1000)] = 100,
     page_token: Annotated[Line | None, Query(alias="pageToken", max_length=128)] = None,
 ) -> dict[str, Any]:
     """The workspace's endpoints, oldest first."""
+    place, address = _place(project, location), reached_at(request, platform.settings)
     found = Page(page_size, page_token).read(
         platform.endpoints.find,
-        lambda endpoint: show_endpoint(endpoint, _place(project, location), platform),
+        lambda endpoint: show_endpoint(endpoint, place, address, platform),
         workspace=caller.workspace,
         **given(id=caller.endpoints),
     )
@@ -74,9 +77,12 @@ def find(
 
 
 @router.get(LOCATION + "/endpoints/{endpoint_id}")
-def get(project: str, location: str, endpoint_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+def get(
+    project: str, location: str, endpoint_id: str, request: Request, caller: Developer, platform: PlatformDep
+) -> dict[str, Any]:
     """One endpoint."""
-    return show_endpoint(platform.endpoints.get(caller.workspace, endpoint_id), _place(project, location), platform)
+    endpoint = platform.endpoints.get(caller.workspace, endpoint_id)
+    return show_endpoint(endpoint, _place(project, location), reached_at(request, platform.settings), platform)
 
 
 def _place(project: str, location: str) -> str:

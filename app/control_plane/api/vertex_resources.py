@@ -41,8 +41,11 @@ def show_operation(endpoint: Endpoint, place: str, platform: Platform) -> dict[s
     return shown
 
 
-def show_endpoint(endpoint: Endpoint, place: str, platform: Platform) -> dict[str, Any]:
-    """One endpoint; `place` is the project and the location that the caller named."""
+def show_endpoint(endpoint: Endpoint, place: str, address: str, platform: Platform) -> dict[str, Any]:
+    """One endpoint; `place` is the project and the location that the caller named, `address` the platform's base URL.
+
+    Every endpoint is reached at that address, which therefore is what Vertex calls its dedicated one.
+    """
     private = {
         "enablePrivateServiceConnect": bool(endpoint.spec.allowed_networks),
         "projectAllowlist": list(endpoint.spec.allowed_networks),
@@ -56,6 +59,8 @@ def show_endpoint(endpoint: Endpoint, place: str, platform: Platform) -> dict[st
         "createTime": _time(endpoint.created_at),
         "updateTime": _time(endpoint.updated_at or endpoint.created_at),
         "privateServiceConnectConfig": private,
+        "dedicatedEndpointEnabled": True,
+        "dedicatedEndpointDns": address.partition("://")[2],
     }
 
 

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from app.control_plane.services.families import Families
 from app.control_plane.services.unit_starts import UnitStarts
+from app.core.chat_terms import ChatTerms
 from app.core.keys import bounded
 from app.core.lifecycle import application_name
 from app.core.records import ApiKey, Endpoint, Member
@@ -35,14 +37,16 @@ class RoutingTables:
         store: ObjectStore,
         clock: Callable[[], float] = time.monotonic,
         starts: UnitStarts | None = None,
+        families: Families | None = None,
         unsaved: Callable[[], None] = lambda: None,
     ):
-        """`starts`: what is known of how units start; None: nothing.
+        """`starts`: what is known of how units start; None: nothing. `families`: who can call tools; None: nobody.
 
         `unsaved()` is called when the store did not take a table: `save` is to be tried again by and by.
         """
         self._registry = registry
         self._starts = starts
+        self._families = families
         self._store = store
         self._clock = clock
         self._unsaved = unsaved
@@ -155,7 +159,9 @@ class RoutingTables:
         endpoints = self._registry.find(Endpoint, deleted_at=None)
         known = [coming.get(endpoint.id, endpoint) for endpoint in endpoints]
         # One that is being deleted has left: its name may be another's already.
-        routes = {endpoint.id: _route(endpoint, self._starts) for endpoint in known if endpoint.state != "deleting"}
+        known = [endpoint for endpoint in known if endpoint.state != "deleting"]
+        tools = self._families.that_call_tools(known) if self._families else set()
+        routes = {endpoint.id: _route(endpoint, self._starts, endpoint.id in tools) for endpoint in known}
         keys = bounded(self._registry.find(ApiKey), self._registry.find(Member))
         grants = {key.hash: _grant(key) for key in keys}
         return RoutingTable(number=self._table.number + 1, routers=self._routers(), routes=routes, grants=grants)
@@ -178,7 +184,7 @@ def _queue_limit(endpoint: Endpoint) -> int:
     return endpoint.spec.limits.max_queued or WAITING_PER_RUNNING * endpoint.spec.engine.max_num_seqs * units
 
 
-def _route(endpoint: Endpoint, starts: UnitStarts | None) -> Route:
+def _route(endpoint: Endpoint, starts: UnitStarts | None, tools: bool) -> Route:
     serving = endpoint.revision if endpoint.state != "stopped" else None
     targets = [Target(revision=serving, application=application_name(endpoint.id, serving))] if serving else []
     qps_per_unit = endpoint.spec.limits.qps_per_unit
@@ -186,6 +192,8 @@ def _route(endpoint: Endpoint, starts: UnitStarts | None) -> Route:
         endpoint_id=endpoint.id,
         workspace=endpoint.workspace,
         name=endpoint.spec.name,
+        model=endpoint.spec.model,
+        precision=endpoint.spec.precision,
         state=endpoint.state,
         reason=without_counts(endpoint.reason),  # else routers would get a new table every second
         created_at=endpoint.created_at,
@@ -197,4 +205,9 @@ def _route(endpoint: Endpoint, starts: UnitStarts | None) -> Route:
         wake=starts.estimate(endpoint) if starts else None,
         concurrency=endpoint.spec.engine.max_num_seqs * endpoint.running_units,
         max_waiting=_queue_limit(endpoint),
+        chat=ChatTerms(
+            defaults=endpoint.spec.request_defaults.values(),
+            structured_output=endpoint.spec.features.structured_output,
+            tools=tools,
+        ),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app import __version__
+from app.control_plane.services.families import Families
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
 from app.core.errors import NotReady, PlatformError
@@ -30,9 +31,10 @@ log = logging.getLogger("ray.serve")
 class UnitSpecs:
     """From wishes to what is deployed."""
 
-    def __init__(self, models: Models, machines: Machines, simulations: Mapping[str, Simulation]):
+    def __init__(self, models: Models, machines: Machines, families: Families, simulations: Mapping[str, Simulation]):
         self._models = models
         self._machines = machines
+        self._families = families
         self._simulations = simulations
 
     def of(self, endpoint: Endpoint) -> UnitSpec:
@@ -104,6 +106,7 @@ class UnitSpecs:
         mode = self._machines.fit(spec, model, machine).mode  # the model may have been unknown when it was placed
         assert mode is not None
         self._machines.require_scale(spec, machine)
+        family = self._families.of(model)
         return UnitSpec(
             endpoint_id=endpoint.id,
             weights=version.prefix,
@@ -118,6 +121,8 @@ class UnitSpecs:
             machines=mode.machines,
             tensor_parallel_size=mode.tensor_parallel_size,
             pipeline_parallel_size=mode.pipeline_parallel_size,
+            tool_parser=family.tool_parser if family else None,
+            reasoning_parser=family.reasoning_parser if family else None,
             driver=machine.driver,
             cards=machine.accelerator_count,
             simulation=self._simulations.get(spec.name, self._simulations.get(EVERY_ENDPOINT)),

@@ -7,14 +7,24 @@ from starlette.routing import Route
 from app.router.admission import Admission
 from app.router.chat import ChatCompletions
 from app.router.directory import Directory
+from app.router.unsupported import refusing
+
+PREFIX = "/v1"
+UNSUPPORTED = (
+    "responses", "conversations", "completions", "embeddings", "assistants", "threads", "batches", "files", "uploads",
+    "images", "audio", "videos", "moderations", "fine_tuning", "vector_stores", "realtime", "evals", "messages",
+    "rerank", "score",
+)  # fmt: skip
+"""OpenAI's other APIs, and those that other servers have beside them; S2 has chat only."""
 
 
 def routes(chat: ChatCompletions, directory: Directory, admission: Admission) -> list[Route]:
     """Paths below /v1."""
     models = Models(directory, admission)
     return [
-        Route("/v1/models", models.__call__, methods=["GET"]),
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route(f"{PREFIX}/models", models.__call__, methods=["GET"]),
+        Route(f"{PREFIX}/chat/completions", chat, methods=["POST"]),
+        *refusing(UNSUPPORTED, PREFIX, directory, admission),
     ]
 
 

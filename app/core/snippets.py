@@ -1,19 +1,13 @@
 """Code that calls an endpoint, ready to run. The key comes from the environment of whoever runs it."""
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.core.records import Endpoint
-from app.settings import Settings
-
-Client = Literal["openai", "ark", "curl", "vertex"]
+Client = Literal["openai", "ark", "curl", "vertex", "predict", "requests", "langchain"]
 """openai: OpenAI's Python client. ark: Volcengine's Python SDK. curl: a shell. vertex: as Vertex AI's endpoints are
-called, by OpenAI's client on the endpoint's own path."""
-
-_HOST = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_EVERYWHERE = {"0.0.0.0", "::"}
+called, by OpenAI's client on the endpoint's own path. predict: Vertex AI's :predict, by httpx. requests: as S3 calls
+its services. langchain: LangChain's client of OpenAI's API."""
 
 _OPENAI = """\
 # pip install openai; export MODELUNIT_API_KEY=your key
@@ -64,11 +58,53 @@ completion = client.chat.completions.create(
 )
 print(completion.choices[0].message.content)
 """
+_PREDICT = """\
+# pip install httpx; export MODELUNIT_API_KEY=your key
+import os
+
+import httpx
+
+answer = httpx.post(
+    "{base}/v1beta1/projects/{workspace}/locations/global/endpoints/{endpoint}:predict",
+    headers={{"Authorization": f"Bearer {{os.environ['MODELUNIT_API_KEY']}}"}},
+    json={{"instances": [{{"prompt": "Hello"}}], "parameters": {{"max_tokens": 64}}}},
+    timeout=600,
+)
+answer.raise_for_status()
+print(answer.json()["predictions"][0])
+"""
+_REQUESTS = """\
+# pip install requests; export MODELUNIT_API_KEY=your key
+import os
+
+import requests
+
+answer = requests.post(
+    "{base}/v1/chat/completions",
+    headers={{"Authorization": f"Bearer {{os.environ['MODELUNIT_API_KEY']}}"}},
+    json={{"model": "{endpoint}", "max_tokens": 20, "messages": [{{"role": "user", "content": "Hello"}}]}},
+    timeout=600,
+)
+print(answer.status_code)
+print(answer.text)
+"""
+_LANGCHAIN = """\
+# pip install langchain-openai; export MODELUNIT_API_KEY=your key
+import os
+
+from langchain_openai import ChatOpenAI
+
+chat = ChatOpenAI(base_url="{base}/v1", api_key=os.environ["MODELUNIT_API_KEY"], model="{endpoint}")
+print(chat.invoke("Hello").content)
+"""
 _CODE: dict[Client, tuple[str, str]] = {
     "openai": ("python", _OPENAI),
     "ark": ("python", _ARK),
     "curl": ("shell", _CURL),
     "vertex": ("python", _VERTEX),
+    "predict": ("python", _PREDICT),
+    "requests": ("python", _REQUESTS),
+    "langchain": ("python", _LANGCHAIN),
 }
 
 
@@ -82,19 +118,9 @@ class Snippet(BaseModel):
     code: str
 
 
-def snippet(client: Client, endpoint: Endpoint, base_url: str) -> Snippet:
-    """How to call this endpoint with that client."""
+def snippet(client: Client, endpoint: str, workspace: str, base_url: str) -> Snippet:
+    """How to call the endpoint of this ID with that client; `base_url` is where callers reach the routers."""
     language, code = _CODE[client]
-    code = code.format(base=base_url, endpoint=endpoint.id, workspace=endpoint.workspace)
-    return Snippet(client=client, language=language, code=code)
-
-
-def base_url(settings: Settings, host: str | None, scheme: str | None) -> str:
-    """Where callers reach the routers: at the host (and by the scheme) that this caller used, else as settings say.
-
-    A host comes from the caller and goes into code: one that does not look like a host counts as none.
-    """
-    if host is None or not _HOST.fullmatch(host):
-        ours = "127.0.0.1" if settings.http_host in _EVERYWHERE else settings.http_host
-        return f"http://{f'[{ours}]' if ':' in ours else ours}:{settings.http_port}"
-    return f"{'https' if scheme == 'https' else 'http'}://{host}"
+    return Snippet(
+        client=client, language=language, code=code.format(base=base_url, endpoint=endpoint, workspace=workspace)
+    )
