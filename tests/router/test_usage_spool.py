@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from app.core.usage import Account, Entry, Sums, UsageBatch, rows_of
+from app.core.usage import Account, Entry, Sums, rows_of
 from app.router import usage_spool
 from app.router.figures import SpoolFigures
 from app.router.usage_file import UsageFile
 from app.router.usage_sender import BATCH_BYTES, CLAIM_S, UsageSender
 from app.router.usage_spool import UsageSpool
 from tests.router.tables import Clock
+from tests.router.usage_takers import ControlPlane, kill
 
 ACCOUNT = Account("mine", "key-1", "ep-1")
 AT = 1_770_000_000.0
@@ -24,40 +25,6 @@ def entry(number: int = 1, *, begun: bool = False, **fields: Any) -> Entry:
     told = {"prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 0 if begun else 3, "at": AT}
     more = {"number": number, "requests": 0 if begun else 1, "begun": begun}
     return Entry(**(ACCOUNT._asdict() | told | more | fields))
-
-
-class ControlPlane:
-    """Takes each stretch of a spool once. It may be away, or its answers may be lost."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, int] = {}
-        self.sums: dict[Account, Sums] = {}
-        self.asked = 0
-        self.away = False
-        self.answers_lost = 0
-
-    async def usage(self, batch: str) -> int:
-        self.asked += 1
-        if self.away:
-            raise ConnectionError
-        parsed = UsageBatch.model_validate_json(batch)
-        if parsed.from_bytes == self.taken.get(parsed.spool, 0) < parsed.to_bytes:
-            self.taken[parsed.spool] = parsed.to_bytes
-            for row in parsed.rows:
-                account = Account(row.workspace, row.key_id, row.endpoint_id)
-                self.sums[account] = self.sums.get(account, Sums()).plus(row)
-        if self.answers_lost:
-            self.answers_lost -= 1
-            raise TimeoutError
-        return self.taken.get(parsed.spool, 0)
-
-    @property
-    def requests(self) -> int:
-        return sum(sums.requests for sums in self.sums.values())
-
-    @property
-    def partial(self) -> int:
-        return sum(sums.partial_requests for sums in self.sums.values())
 
 
 class Node:
@@ -78,12 +45,6 @@ class Node:
     @property
     def files(self) -> list[str]:
         return sorted(os.listdir(self.folder)) if self.folder.exists() else []
-
-
-def kill(spool: UsageSpool) -> None:
-    """As kill -9 does: locks are gone, and nothing is tidied up."""
-    for file in spool.files:
-        os.close(file._descriptor)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * START_S)]
 
 
 async def test_a_callers_salt_changes_nothing(module_run_dir: Path, tmp_path: Path, listener: TokenListener) -> None:
-    write_sound("llama", tmp_path / "model")
+    write_sound("llama-64", tmp_path / "model")
     launch = launch_of(module_run_dir, Simulation()).model_copy(
         update={
             "kind": "vllm", "model_dir": str(tmp_path / "model"), "max_model_len": 512, "kv_cache_bytes": 16 << 20,
