@@ -52,7 +52,9 @@ def written_by_hand(sheet: str, others: Mapping[str, str | bytes] | None = None,
         "xl/_rels/workbook.xml.rels": BOOK_RELATIONS, TEXTS: SHARED, SHEET: sheet, **(others or {}),
     }  # fmt: skip
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", how.get("compression", zipfile.ZIP_DEFLATED)) as archive:
+    with zipfile.ZipFile(
+        made, "w", how.get("compression", zipfile.ZIP_DEFLATED), compresslevel=how.get("level")
+    ) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
     return made.getvalue()

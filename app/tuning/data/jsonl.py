@@ -110,10 +110,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 def _decoded(text: str) -> object:
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text.rstrip())
     except json.JSONDecodeError as error:
         cause = f"is not JSON: {error.msg[0].lower()}{error.msg[1:]}"
-        raise Wrong(f"character {error.colno}", cause, "write one whole JSON object on each line") from None
+        raise Wrong(f"character {error.pos + 1}", cause, "write one whole JSON object on each line") from None
     except RecursionError:
         raise Wrong("", "is nested too deeply", "write one flat JSON object on each line") from None
     except ValueError:  # a whole number of more digits than Python converts

@@ -16,7 +16,7 @@ from xml.parsers import expat
 
 from app.tuning.data.problems import Wrong
 
-MAX_EXPANDED_BYTES = 8 << 30
+MAX_EXPANDED_BYTES = 4 << 30
 """Of all parts that are read, each time they are."""
 MAX_RATIO = 200
 """Expanded to stored bytes; sheets reach 30 or so."""
@@ -25,6 +25,7 @@ _FREE_BYTES = 16 << 20
 _MAX_DIRECTORY_BYTES = 4 << 20
 _MAX_TOKEN_BYTES = 1 << 20
 _MAX_DEPTH = 64
+MAX_ELEMENTS = 32 << 20
 _MAX_NAMES = 1000
 _READ_BYTES = 64 << 10
 _SAVE_AGAIN = "save it again as .xlsx, without a password, or as 'CSV UTF-8'"
@@ -113,7 +114,7 @@ def parse(
     """Tell of the elements of an XML part by names without prefixes; yields after each chunk. Raises Wrong."""
     parser = expat.ParserCreate()
     names: dict[str, str] = {}
-    depth = fed = 0
+    depth = fed = elements = 0
 
     def local(name: str) -> str:
         if name not in names:
@@ -123,11 +124,14 @@ def parse(
         return names[name]
 
     def started(name: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
+        nonlocal depth, elements
         depth += 1
+        elements += 1
         if depth > _MAX_DEPTH:
             raise damaged("is nested too deeply")
-        start(local(name), {local(key): value for key, value in attributes.items()})
+        if elements > MAX_ELEMENTS:
+            raise damaged("has far more elements than a table")
+        start(local(name), {local(key): value for key, value in attributes.items()} if attributes else attributes)
 
     def ended(name: str) -> None:
         nonlocal depth

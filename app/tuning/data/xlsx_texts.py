@@ -47,7 +47,7 @@ class TextBuilder:
         text = "".join(self._pieces) if self._length <= MAX_CHARACTERS else None
         self._pieces.clear()
         self._length = 0
-        return text and _ESCAPE.sub(_unescaped, text)
+        return _ESCAPE.sub(_unescaped, text) if text and "_x" in text else text
 
 
 class SharedTexts:
@@ -83,8 +83,8 @@ def shared_texts(package: Package, part: str | None, scratch: Path | None) -> It
                     if len(ends) >= MAX_TEXTS:
                         raise damaged("has more texts than a sheet has cells")
                     text = builder.take()
-                    file.write((_TOO_LONG if text is None else text).encode("utf-8", "surrogatepass"))
-                    ends.append(file.tell())
+                    written = file.write((_TOO_LONG if text is None else text).encode("utf-8", "surrogatepass"))
+                    ends.append(written + (ends[-1] if ends else 0))
 
             for _ in parse(package.chunks(part), start, end, builder.text):
                 pass
