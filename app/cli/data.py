@@ -47,8 +47,8 @@ def check_command(
         raise typer.BadParameter("--tokenizer and --model say the same thing: leave one of them out")
     try:
         loaded = load_tokenizer(tokenizer) if tokenizer else _tokenizer_of(model) if model else None
-        with tempfile.TemporaryDirectory() as scratch, _bar(file.name) as watch:
-            report = check_data(file, loaded, max_length, format=format_, scratch=Path(scratch), watch=watch)
+        with _bar(file.name) as watch:
+            report = check_data(file, loaded, max_length, format=format_, watch=watch)
     except TokenizerUnusable as error:
         raise StartFailed(str(error)) from None
     if as_json:

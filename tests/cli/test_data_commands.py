@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import done, modelunit
+from app.store.layout import publish_folder
+from app.store.objects import open_store
+from tests.cli.real_platform import Here
+from tests.cli.runner import done, modelunit, told
 from tests.tuning import templates
 from tests.tuning.workbooks import write_workbook
 
@@ -79,3 +82,16 @@ def test_a_folder_is_no_file(tmp_path: Path):
     result = modelunit("data", "check", str(tmp_path))
     assert result.exit_code == 1
     assert "this is a folder, and a file is needed" in result.stderr
+
+
+def test_a_model_of_the_platform_here_counts_exactly(here: Here, workbook: Path, tmp_path: Path):
+    folder = tmp_path / "tokenizer"
+    templates.tokenizer(templates.CHATML).save_pretrained(folder)
+    publish_folder(open_store(here.settings), folder, model_id="m-2", name="Model-2", base_model="b", precision="BF16")
+    here.platform.models.adopt()
+    by_folder = told("data", "check", str(workbook), "--tokenizer", str(folder))
+    assert told("data", "check", str(workbook), "--model", "Model-2") == by_folder
+    assert by_folder["exact"]
+    without = modelunit("data", "check", str(workbook), "--model", "m-1")
+    assert without.exit_code == 1
+    assert "transformers cannot load the tokenizer" in without.stderr

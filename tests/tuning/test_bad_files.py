@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from app.tuning.data import tables, xlsx_package, xlsx_texts
+from app.tuning.data import xlsx_package, xlsx_texts
 from app.tuning.data.problems import PROBLEM_LIMIT, DataProblems
 from app.tuning.data.reading import read_conversations
 from tests.tuning.bad_files import ANSWER, ASK, BAD, chat_line, jsonl, moss_line
@@ -72,13 +72,6 @@ def test_a_workbook_is_bounded(
     monkeypatch.setattr(module, bound, 10)
     write_workbook(tmp_path / "a.xlsx", [(number, f"a {number}", f"b {number}") for number in range(1, 9)])
     assert problems_of(tmp_path / "a.xlsx").problems[0].cause == cause
-
-
-def test_a_table_with_too_many_rows_to_sort_asks_for_sorted_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tables, "SORT_CHARACTERS", 1)
-    (tmp_path / "a.csv").write_text("conversation_id,human,assistant\n2,a,b\n" + "1,a,b\n" * 300)
-    (problem,) = problems_of(tmp_path / "a.csv").problems
-    assert (problem.line, problem.fix) == (258, "sort them by conversation_id")
 
 
 def test_a_problem_is_told_in_one_line(tmp_path: Path):

@@ -111,12 +111,15 @@ def test_empty_sheets_beside_the_data_do_not_matter(tmp_path: Path):
     assert turns(list(read_conversations(tmp_path / "a.xlsx"))) == CONVERSATIONS
 
 
-def test_a_table_that_does_not_fit_in_memory_is_sorted_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("characters", [20_000, 1_000])  # a few parts, and more than are merged at once
+def test_a_table_that_does_not_fit_in_memory_is_sorted_in_parts(
+    characters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     drawn = random.Random(7)
     rows = [(drawn.randint(1, 40), f"question {number}", f"answer {number}") for number in range(1000)]
     (tmp_path / "a.csv").write_text(csv_of(rows))
     at_once = list(read_conversations(tmp_path / "a.csv"))
-    monkeypatch.setattr(tables, "SORT_CHARACTERS", 20_000)
+    monkeypatch.setattr(tables, "SORT_CHARACTERS", characters)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     in_parts = list(read_conversations(tmp_path / "a.csv", scratch=scratch))

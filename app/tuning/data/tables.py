@@ -24,8 +24,10 @@ COLUMNS = ("conversation_id", "human", "assistant")
 
 SORT_CHARACTERS = 32 << 20
 """So much text is sorted in memory at once."""
-_MAX_PARTS = 256
+_MAX_PARTS = 128
 """Files that are merged at once; each is open."""
+_ROW_CHARACTERS = 200
+"""What a row takes in memory beside its text, as characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class NotText:
 
 Cell = str | int | NotText
 Rows = Iterator[tuple[int, Sequence[Cell]]]
+
+
+_BY_CONVERSATION = attrgetter("conversation")
 
 
 class _Said(NamedTuple):
@@ -65,8 +70,8 @@ def read_table(open_rows: Callable[[], Rows], problems: ProblemList, scratch: Pa
     problems.raise_any()
     said_in_order = _checked(open_rows(), problems)
     if not ordered:
-        said_in_order = _sorted(said_in_order, problems, scratch)
-    for _, group in groupby(said_in_order, key=attrgetter("conversation")):
+        said_in_order = _sorted(said_in_order, scratch)
+    for _, group in groupby(said_in_order, key=_BY_CONVERSATION):
         yield _conversation(group, problems)
 
 
@@ -154,38 +159,45 @@ def _conversation(rows: Iterable[_Said], problems: ProblemList) -> Conversation:
     return tuple(turns)
 
 
-def _sorted(rows: Iterable[_Said], problems: ProblemList, scratch: Path | None) -> Iterator[_Said]:
+def _sorted(rows: Iterable[_Said], scratch: Path | None) -> Iterator[_Said]:
     """By conversation, each in the file's order, by way of sorted parts in files that vanish with the process."""
     parts: list[IO[bytes]] = []
+    try:
+        for held in _portions(rows):
+            if len(parts) == _MAX_PARTS:
+                whole = _put_away(_merged(parts), scratch)
+                for part in parts:
+                    part.close()
+                parts = [whole]
+            parts.append(_put_away(sorted(held, key=_BY_CONVERSATION), scratch))
+        yield from _merged(parts)
+    finally:
+        for part in parts:
+            part.close()
+
+
+def _portions(rows: Iterable[_Said]) -> Iterator[list[_Said]]:
     held: list[_Said] = []
     characters = 0
+    for said in rows:
+        held.append(said)
+        characters += len(said.human) + len(said.assistant) + _ROW_CHARACTERS
+        if characters >= SORT_CHARACTERS:
+            yield held
+            held, characters = [], 0
+    yield held
 
-    def put_away() -> None:
-        held.sort(key=attrgetter("conversation"))  # stable
-        file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (closed below)
-        parts.append(file)
-        for said in held:
-            pickle.dump(tuple(said), file)
-        file.seek(0)
-        held.clear()
 
-    try:
-        for said in rows:
-            held.append(said)
-            characters += len(said.human) + len(said.assistant) + 200  # for what each row takes beside its text
-            if characters >= SORT_CHARACTERS:
-                if len(parts) == _MAX_PARTS:
-                    raise problems.stop(
-                        said.line,
-                        Wrong(COLUMNS[0], "the rows are too many to be sorted here", f"sort them by {COLUMNS[0]}"),
-                    )
-                put_away()
-                characters = 0
-        put_away()
-        yield from merge(*map(_unpickled, parts), key=attrgetter("conversation"))
-    finally:
-        for file in parts:
-            file.close()
+def _put_away(rows: Iterable[_Said], scratch: Path | None) -> IO[bytes]:
+    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (whoever asked closes it)
+    for said in rows:
+        pickle.dump(tuple(said), file)
+    file.seek(0)
+    return file
+
+
+def _merged(parts: list[IO[bytes]]) -> Iterator[_Said]:
+    return merge(*map(_unpickled, parts), key=_BY_CONVERSATION)  # of equal ones the earlier part's come first
 
 
 def _unpickled(file: IO[bytes]) -> Iterator[_Said]:

@@ -90,7 +90,9 @@ class Package:
 def open_package(path: Path) -> Iterator[Package]:
     """The parts of a file. Raises Wrong when it is no sound zip archive."""
     _check_directory(path)
-    with told_as_damage(), zipfile.ZipFile(path) as archive:
+    with told_as_damage():
+        archive = zipfile.ZipFile(path)
+    with archive:
         yield Package(archive)
 
 
