@@ -62,9 +62,9 @@ def write_xlsx(path: Path, rows: int) -> None:
 
 
 WRITE: dict[str, tuple[Callable[[Path, int], None], int]] = {
-    "a.jsonl": (write_jsonl, 4_000),
-    "a.csv": (write_csv, 15_000),  # more than is sorted at once
-    "a.xlsx": (write_xlsx, 4_000),
+    "a.jsonl": (write_jsonl, 20_000),
+    "a.csv": (write_csv, 25_000),  # more than is sorted at once
+    "a.xlsx": (write_xlsx, 8_000),
 }
 
 
@@ -72,13 +72,12 @@ WRITE: dict[str, tuple[Callable[[Path, int], None], int]] = {
 def test_memory_does_not_grow_with_the_rows(name: str, tmp_path: Path):
     write, rows = WRITE[name]
     peaks = []
-    for times in (1, 8):
+    for times in (1, 5):
         write(tmp_path / name, rows * times)
         peak, turns, said = read(tmp_path / name)
         assert (turns, said) == (2 * rows * times, "")
         peaks.append(peak)
-    grown = (tmp_path / name).stat().st_size
-    assert peaks[1] - peaks[0] < 30 * MIB, f"{peaks[0] / MIB:.0f} to {peaks[1] / MIB:.0f} MiB, file {grown / MIB:.0f}"
+    assert peaks[1] - peaks[0] < 10 * MIB, f"{peaks[0] / MIB:.0f} to {peaks[1] / MIB:.0f} MiB"
 
 
 def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path):

@@ -16,7 +16,6 @@ MAX_TURNS = 1000
 """Of one conversation."""
 MAX_ID = (1 << 63) - 1
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
     None: ("system", "user"),
     "system": ("user",),
@@ -50,9 +49,18 @@ def checked_text(value: object, column: str) -> str:
         raise Wrong(column, "is empty", "fill it in, or remove the conversation")
     if "\0" in value:
         raise Wrong(column, "holds a NUL character", "remove it")
-    if _SURROGATE.search(value):
+    if first_surrogate(value) is not None:
         raise Wrong(column, "holds half of a surrogate pair, which is no character", "write the file again as UTF-8")
     return value
+
+
+def first_surrogate(text: str) -> int | None:
+    """Where the first half of a surrogate pair is, which stands for no character; None for a sound text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def checked_id(value: object, column: str = "conversation_id") -> int:

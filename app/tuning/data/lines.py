@@ -2,17 +2,15 @@
 
 import codecs
 import io
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from app.tuning.data.conversations import MAX_CHARACTERS
+from app.tuning.data.conversations import MAX_CHARACTERS, first_surrogate
 from app.tuning.data.problems import ProblemList, Wrong
 
 Watch = Callable[[float], None]
 """Hears how much of a file has been read, from 0 to 1, now and then."""
 
-_BROKEN = re.compile("[\ud800-\udfff]")
 _TOLD_EVERY = 1000
 _SAVE_AS_UTF_8 = "save the file as UTF-8 (in Excel: 'CSV UTF-8')"
 
@@ -40,8 +38,8 @@ def read_lines(path: Path, newline: str, problems: ProblemList, watch: Watch) ->
                         number,
                         Wrong("", f"is longer than {MAX_CHARACTERS} characters", "split it into shorter conversations"),
                     )
-                elif broken := _BROKEN.search(text):
-                    raise problems.stop(number, _not_text(text, broken.start()))
+                elif (broken := first_surrogate(text)) is not None:
+                    raise problems.stop(number, _not_text(text, broken))
                 elif "\0" in text:
                     column = f"character {text.index(chr(0)) + 1}"
                     problems.add(

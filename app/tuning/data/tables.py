@@ -22,7 +22,7 @@ from app.tuning.data.problems import ProblemList, Wrong
 
 COLUMNS = ("conversation_id", "human", "assistant")
 
-SORT_CHARACTERS = 32 << 20
+SORT_CHARACTERS = 16 << 20
 """So much text is sorted in memory at once."""
 _MAX_PARTS = 128
 """Files that are merged at once; each is open."""
@@ -169,7 +169,9 @@ def _sorted(rows: Iterable[_Said], scratch: Path | None) -> Iterator[_Said]:
                 for part in parts:
                     part.close()
                 parts = [whole]
-            parts.append(_put_away(sorted(held, key=_BY_CONVERSATION), scratch))
+            held.sort(key=_BY_CONVERSATION)
+            parts.append(_put_away(held, scratch))
+            held.clear()  # before the next portion is read
         yield from _merged(parts)
     finally:
         for part in parts:
