@@ -1,5 +1,6 @@
 """Samples in files: written once, at hand by number, the same for the same data."""
 
+import pickle
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_samples_come_back_by_number(tmp_path: Path):
         assert (ids.dtype, trained.dtype) == (np.int32, np.bool_)
         assert (ids.tolist(), trained.tolist()) == (expected[number].input_ids, expected[number].trained)
         assert written.length(number) == len(ids)
+    assert pickle.loads(pickle.dumps(written))[7][0].tolist() == expected[7].input_ids
     with pytest.raises(IndexError):
         written[100]
     with pytest.raises(IndexError):
