@@ -20,6 +20,8 @@ MODELS = "models/"
 JOBS = "jobs/"
 LOGS = "logs/"
 MANIFEST = "manifest.json"
+HELD_MANIFEST = "held-manifest.json"
+"""With a job whose result is there but not published yet."""
 SNAPSHOT = "routing/table.json"
 """The newest routing table, for routers that start without the control plane."""
 
@@ -180,6 +182,25 @@ def publish_folder(
     there, ValueError for an empty folder, a link out of it or to a folder, or anything else that is not a
     file, StoreError for a file that changes meanwhile.
     """
+    manifest = put_folder(
+        store, folder, model_id=model_id, name=name, base_model=base_model, precision=precision, on_bytes=on_bytes
+    )
+    if read_manifest(store, manifest.prefix) != manifest:
+        write_manifest(store, manifest)
+    return manifest
+
+
+def put_folder(
+    store: ObjectStore,
+    folder: Path,
+    *,
+    model_id: str,
+    name: str,
+    base_model: str,
+    precision: Precision,
+    on_bytes: OnBytes | None = None,
+) -> Manifest:
+    """Like `publish_folder`, without the manifest, which is returned: the version exists once that is written."""
     sources = dict(_files(folder))
     files = tuple(_describe(name, path) for name, path in sources.items())
     manifest = Manifest(model_id=model_id, name=name, base_model=base_model, precision=precision, files=files)
@@ -201,8 +222,6 @@ def publish_folder(
             raise StoreError(f"{file.name} changed while it was being published, or did not arrive whole")
     for stray in there.keys() - {prefix + MANIFEST}:
         store.delete(stray)
-    if published != manifest:
-        write_manifest(store, manifest)
     return manifest
 
 
