@@ -28,7 +28,7 @@ from app.core.jobs import (
     next_step,
     submission_id,
 )
-from app.core.records import Job, Model, Record
+from app.core.records import Job, JobRun, Model, Record
 from app.core.tuning_watch import hangs
 from app.store.database import Registry
 from app.store.layout import Manifest, job_object
@@ -134,8 +134,10 @@ class JobRunner:
         message = ""
         if outcome is None and has_process(job):
             status, message = self._cluster.run_status(submission_id(job, job.attempts))
-        verdict = judge(job, status, message, outcome, progress.checkpoint)
         trains = job.type == "finetune"
+        lost = trains and has_process(job) and outcome is None and status not in ("pending", "running")
+        checkpoint = self._jobs.checkpoint(job) if lost else 0
+        verdict = judge(job, status, message, outcome, checkpoint)
         if job.state == "stopping" and status in ("pending", "running"):
             gently = trains and status == "running"
             if not gently or self._tuning_runs.is_to_be_ended(job):
@@ -149,7 +151,8 @@ class JobRunner:
         manifest = self._tuning.published(job) if trains and verdict.state == "completed" else None
         if verdict.state not in UNFINISHED:
             self._logs.keep(job)
-        self._write_down(job, verdict, outcome, progress, manifest)
+        run = anew(job) if verdict.again else begun(job, checkpoint) if verdict.submit else job.run
+        self._write_down(job, verdict, run, outcome, progress, manifest)
 
     def _as_training(self, job: Job, verdict: JobVerdict, progress: JobProgress) -> JobVerdict:
         if verdict.submit and (held := self._tuning_runs.held(job)):
@@ -167,6 +170,7 @@ class JobRunner:
         self,
         job: Job,
         verdict: JobVerdict,
+        run: JobRun,
         outcome: JobOutcome | None,
         progress: JobProgress,
         manifest: Manifest | None,
@@ -174,11 +178,7 @@ class JobRunner:
         """`manifest`: of what a training has published."""
         now = datetime.now(UTC)
         state, trained = verdict.state, progress.training
-        attempts, run = job.attempts + verdict.submit, job.run
-        if verdict.submit:
-            run = begun(run, attempts, progress.checkpoint)
-        if verdict.again:
-            run = anew(job)
+        attempts = job.attempts + verdict.submit
         update = {
             "state": state,
             "reason": verdict.reason,

@@ -154,7 +154,7 @@ class Platform:
             self.models,
             self.preparation,
             self.tuning,
-            TuningRuns(self.registry, self.jobs, self.machines, args.reserved_for_endpoints, lock, clock),
+            TuningRuns(self.registry, self.jobs, self.machines, args.reserved_for_endpoints, lock, clock, now),
             cluster,
             lock,
             self.endpoint_loop.nudge,

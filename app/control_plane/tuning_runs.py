@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.control_plane.services.jobs import Jobs
@@ -18,7 +19,7 @@ from app.store.database import Registry
 
 LOOK_EVERY_S = 2.0
 """How often trainings are looked at whose records do not change: each look asks Ray and the object store."""
-STOP_TIMEOUT_S = 600.0
+STOP_TIMEOUT = timedelta(minutes=10)
 """How long a training that is asked to stop may take to its checkpoint; then it is ended, and the one before counts."""
 
 
@@ -33,6 +34,7 @@ class TuningRuns:
         reserve: Mapping[str, float],
         lock: threading.RLock,
         clock: Callable[[], float],
+        now: Callable[[], datetime],
     ):
         """`reserve`: by Ray's names, what jobs leave free for endpoints."""
         self._registry = registry
@@ -41,13 +43,14 @@ class TuningRuns:
         self._reserve = reserve
         self._lock = lock
         self._clock = clock
+        self._now = now
         self._queue = JobQueue(None)
         self._pulses: dict[str, Pulse] = {}
         self._states: Mapping[str, str] = {}
         """Of the last round's jobs."""
         self._look_at = clock()
-        self._stop_at: dict[str, float] = {}
-        """When those are ended that were asked to stop."""
+        self._told: set[str] = set()
+        """Those that are to stop, and know it."""
 
     def begin(self, jobs: Sequence[Job]) -> list[Job]:
         """Begin a round with all unfinished jobs that train; returns them in order, or none while nothing is due."""
@@ -58,7 +61,7 @@ class TuningRuns:
             return []
         self._states, self._look_at = states, self._clock() + LOOK_EVERY_S
         self._pulses = {job_id: pulse for job_id, pulse in self._pulses.items() if job_id in states}
-        self._stop_at = {job_id: at for job_id, at in self._stop_at.items() if states.get(job_id) == "stopping"}
+        self._told = {job_id for job_id in self._told if states.get(job_id) == "stopping"}
         places = {job.id: _place(job) for job in jobs}
         self._machines.look()
         short = self._short()
@@ -86,11 +89,12 @@ class TuningRuns:
         return hang_reason(pulse, trained, now_s)
 
     def is_to_be_ended(self, job: Job) -> bool:
-        """Whether one that was asked to stop, and told so here, has had its time."""
-        if job.id not in self._stop_at:
+        """Whether one that is to stop, which is told so here, has had its time."""
+        if job.id not in self._told:
             self._jobs.tell_to_stop(job)
-            self._stop_at[job.id] = self._clock() + STOP_TIMEOUT_S
-        return self._clock() >= self._stop_at[job.id]
+            self._told.add(job.id)
+        asked_at = job.run.stop_asked_at
+        return asked_at is None or self._now() >= asked_at + STOP_TIMEOUT
 
     def _holds(self, job: Job) -> bool:
         """Whether it has its machines, so that what is free is free without them."""

@@ -96,11 +96,6 @@ class JobProgress(BaseModel):
     """
 
     @property
-    def checkpoint(self) -> int:
-        """The iteration of the newest complete checkpoint; 0: there is none."""
-        return self.training.checkpoint if self.training else 0
-
-    @property
     def fraction(self) -> float:
         """From 0 to 1."""
         if self.training:
@@ -132,10 +127,6 @@ class TrainingProgress(BaseModel):
     tokens_per_iteration: float | None = None
     iterated_s: float = 0.0
     """How long it has trained, over all attempts: queues and preparation do not count."""
-    checkpoint: int = 0
-    """The iteration of the newest complete checkpoint; 0: there is none."""
-    iterating: bool = True
-    """False while it writes a checkpoint or looks at the validation rows, which may take long."""
 
     @property
     def fraction(self) -> float:
@@ -149,7 +140,7 @@ class TrainingProgress(BaseModel):
     @property
     def metrics(self) -> dict[str, float]:
         """The figures that people watch; those that are not known are left out."""
-        told = self.model_dump(exclude={"iterating"}, exclude_none=True)
+        told = self.model_dump(exclude_none=True)
         return {name: float(value) for name, value in told.items() if math.isfinite(value)}
 
 

@@ -67,11 +67,11 @@ def has_process(job: Job) -> bool:
     return job.attempts > job.run.attempts_before
 
 
-def begun(run: JobRun, attempts: int, checkpoint: int) -> JobRun:
-    """How it stands once attempt number `attempts` is submitted."""
-    if checkpoint <= run.checkpoint_before:
-        return run
-    return run.model_copy(update={"attempts_before": attempts - 1, "checkpoint_before": checkpoint})
+def begun(job: Job, checkpoint: int) -> JobRun:
+    """How a job stands that gets its next process."""
+    if checkpoint <= job.run.checkpoint_before:
+        return job.run
+    return job.run.model_copy(update={"attempts_before": job.attempts, "checkpoint_before": checkpoint})
 
 
 def anew(job: Job) -> JobRun:

@@ -20,6 +20,8 @@ MODELS = "models/"
 JOBS = "jobs/"
 LOGS = "logs/"
 MANIFEST = "manifest.json"
+JOB_PROGRESS, JOB_CURVE, JOB_STOP = "progress.json", "curve.json", "stop.json"
+"""How far a job is, what its training has gone through, and (by being there) that it is to stop at a checkpoint."""
 HELD_MANIFEST = "held-manifest.json"
 """With a job whose result is there but not published yet."""
 SNAPSHOT = "routing/table.json"
@@ -84,6 +86,15 @@ class Manifest(BaseModel):
 def job_object(job_id: str, name: str) -> str:
     """One of the files by which the control plane and a job process talk: spec, progress, outcome, journal."""
     return f"{JOBS}{job_id}/{name}"
+
+
+_CHECKPOINT = re.compile(rf"{JOBS}[^/]+/checkpoints/(\d+)/{re.escape(MANIFEST)}", re.ASCII)
+
+
+def newest_checkpoint(store: ObjectStore, job_id: str) -> int:
+    """The iteration of the newest complete checkpoint of a job; 0: there is none."""
+    found = (_CHECKPOINT.fullmatch(stored.name) for stored in store.list(job_object(job_id, "checkpoints/")))
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 class LogObject(NamedTuple):
@@ -223,6 +234,12 @@ def put_folder(
     for stray in there.keys() - {prefix + MANIFEST}:
         store.delete(stray)
     return manifest
+
+
+def put_files(store: ObjectStore, prefix: str, folder: Path) -> None:
+    """Put a folder's files, subfolders included and hidden ones left out, under a prefix. Raises as `put_folder`."""
+    for name, path in _files(folder):
+        store.upload(prefix + name, path)
 
 
 def sizes(store: ObjectStore, prefix: str) -> dict[str, int]:

@@ -37,7 +37,7 @@ class JobSpec(Spec):
     name: ModelName | None = None
 
 
-AnySpec = Annotated[JobSpec | TuningSpec, Field(discriminator="type")]
+AnySpec = JobSpec | TuningSpec
 
 
 def show(job: Job) -> dict[str, Any]:
@@ -51,7 +51,9 @@ def _machine_type(job: Job) -> str | None:
 
 
 @router.post("", status_code=202)
-def create(spec: Annotated[AnySpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
+def create(
+    spec: Annotated[AnySpec, Body(discriminator="type")], caller: Unlimited, platform: PlatformDep, once: OnceDep
+) -> dict[str, Any]:
     """Start a job: fine-tune a model, or look at its weights once more."""
     if isinstance(spec, TuningSpec):
         _check_places(spec, caller, platform)

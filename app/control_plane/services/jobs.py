@@ -14,12 +14,9 @@ from app.core.jobs import UNFINISHED
 from app.core.names import new_id
 from app.core.records import Job, JobType, Model, StopReason
 from app.store.database import Registry
-from app.store.layout import job_object, version_prefix
+from app.store.layout import JOB_CURVE, JOB_PROGRESS, JOB_STOP, job_object, newest_checkpoint, version_prefix
 from app.store.object_store import ObjectMissing, ObjectStore
 from app.store.removal import delete_version
-
-STOP = "stop.json"
-"""Its being there asks a training to stop at its next checkpoint."""
 
 
 class Jobs:
@@ -93,11 +90,11 @@ class Jobs:
 
     def tell_to_stop(self, job: Job) -> None:
         """Let the process of a job that trains know."""
-        self._store.write(job_object(job.id, STOP), b"{}")
+        self._store.write(job_object(job.id, JOB_STOP), b"{}")
 
     def forget_stop(self, job: Job) -> None:
         """Take back what a job was asked and how it ended, before it begins again; its checkpoints stay."""
-        for name in ("outcome.json", STOP):
+        for name in ("outcome.json", JOB_STOP):
             self._store.delete(job_object(job.id, name))
 
     def delete(self, workspace: str, job_id: str) -> None:
@@ -119,14 +116,18 @@ class Jobs:
     def progress(self, job: Job) -> JobProgress:
         """How far it says it is."""
         with contextlib.suppress(ObjectMissing, ValueError):
-            return JobProgress.model_validate_json(self._store.read(job_object(job.id, "progress.json")))
+            return JobProgress.model_validate_json(self._store.read(job_object(job.id, JOB_PROGRESS)))
         return JobProgress()
 
     def curve(self, job: Job) -> Curve:
         """What its training has gone through."""
         with contextlib.suppress(ObjectMissing, ValueError):
-            return Curve.model_validate_json(self._store.read(job_object(job.id, "curve.json")))
+            return Curve.model_validate_json(self._store.read(job_object(job.id, JOB_CURVE)))
         return Curve()
+
+    def checkpoint(self, job: Job) -> int:
+        """The iteration from which its training can go on; 0: from the beginning."""
+        return newest_checkpoint(self._store, job.id)
 
     def outcome(self, job: Job) -> JobOutcome | None:
         """How it says it ended, once it has."""

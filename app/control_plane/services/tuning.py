@@ -112,8 +112,9 @@ class Tuning:
             if tune_task(job).spec.output_model_name == name:
                 raise Conflict(f"Job {job.id} is making a model named {name} already.", "output_model_name")
 
-    def _is_taken(self, workspace: str, name: str) -> bool:
-        return any(model.name == name and model.state != "deleting" for model in self._models.find(workspace))
+    def _is_taken(self, workspace: str, name: str, but: str = "") -> bool:
+        others = (model for model in self._models.find(workspace) if model.id != but)
+        return any(model.name == name and model.state != "deleting" for model in others)
 
     def resume(self, workspace: str, job_id: str) -> Job:
         """Go on from the newest checkpoint. Raises NotFound, Conflict for one that goes on or is done."""
@@ -129,7 +130,7 @@ class Tuning:
         if job.output_model is not None:
             raise Conflict(f"The result of this job is model {job.output_model} already.")
         if job.state != "completed":
-            if job.state in AGAIN and not job.metrics.get("checkpoint"):
+            if job.state in AGAIN and not self._jobs.checkpoint(job):
                 raise Conflict("This job has no checkpoint yet, so there is nothing to export.")
             return self._begin_again(workspace, job_id, finish=True)
         manifest, outcome = self._held(job), self._jobs.outcome(job) or JobOutcome(ok=True)
@@ -194,7 +195,7 @@ class Tuning:
         now = datetime.now(UTC)
         model_id = output_model_id(job.id)
         name = task.spec.output_model_name
-        if self._is_taken(job.workspace, name):  # since the job was made
+        if self._is_taken(job.workspace, name, but=model_id):  # since the job was made
             name = f"{name[:50]}-{job.id[-5:]}"
         model = Model(
             id=model_id,
