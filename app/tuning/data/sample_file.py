@@ -37,10 +37,11 @@ class SampleSummary(BaseModel):
 
 
 class SampleFile:
-    """The samples of a folder, by number. Any number of processes may read it."""
+    """The samples of a folder, by number. Any number of processes may read it; pickled, it is the folder's name."""
 
     def __init__(self, folder: Path):
         """Raises ValueError when the folder holds no complete samples."""
+        self._folder = folder
         try:
             self.summary = SampleSummary.model_validate_json((folder / _SUMMARY).read_bytes())
             self._tokens = np.memmap(folder / _TOKENS, np.int32, "r")
@@ -49,6 +50,9 @@ class SampleFile:
             raise ValueError("the folder holds no complete samples; write them again") from error
         if (len(self._ends), len(self._tokens)) != (self.summary.samples, self.summary.tokens):
             raise ValueError("the files of the samples are cut short; write them again")
+
+    def __reduce__(self) -> tuple[type["SampleFile"], tuple[Path]]:
+        return SampleFile, (self._folder,)
 
     @property
     def digest(self) -> str:
