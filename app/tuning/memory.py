@@ -29,10 +29,13 @@ def room_for(model: Any, plan: TrainingPlan, device: torch.device) -> Room:
     memory = psutil.virtual_memory().total
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
+    value_bytes = next(model.parameters()).element_size()
+    values = sum(parameter.numel() for parameter in model.parameters())
+    merged = plan.method == "lora" and not plan.dropout and value_bytes == 4  # those layers are there twice
     return room(
         model.config.get_text_config(),
-        value_bytes=next(model.parameters()).element_size(),
-        values=sum(parameter.numel() for parameter in model.parameters()),
+        value_bytes=value_bytes,
+        values=2 * values if merged else values,
         trained=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         longest=plan.max_length,
         free_bytes=int(memory * USABLE.get(device.type, 0.5)),
@@ -44,8 +47,7 @@ def room(
     config: Any, value_bytes: int, values: int, trained: int, longest: int, free_bytes: int, most_tokens: int
 ) -> Room:
     """`values`: of the model, of which so many are `trained`; `longest`: tokens of a sample."""
-    # A merged layer is there twice.
-    left = free_bytes - 2 * values * value_bytes - trained * _TRAINED_BYTES
+    left = free_bytes - values * value_bytes - trained * _TRAINED_BYTES
     of_layer = _layer_bytes(config, value_bytes)
     of_logits = 3 * config.vocab_size * value_bytes  # themselves, their gradient, and a piece of it in fp32
     kept = config.num_hidden_layers * of_layer + of_logits
