@@ -36,6 +36,8 @@ LIMITS = {
     "refusal_p99_ms": Limit("ours", "at_most", 50),
     "sleeping_endpoint_cpu_pct": Limit("ours", "at_most", 0.5),
     "upload_mib_per_s": Limit("ratio", "at_least", 0.9),
+    "finetune_lora_tokens_per_s": Limit("ratio", "at_least", 2.5),
+    "finetune_lora_tokens_per_s_vs_tuned": Limit("ratio", "at_least", 1.1),
     "validation_70b_s": Limit("ours", "at_most", 5),
     "validation_70b_read_bytes": Limit("ours", "at_most", 20e6),
     "list_1000_endpoints_p99_ms": Limit("ours", "at_most", 50),

@@ -21,6 +21,7 @@ from app.bench.records import measure_records
 from app.bench.rows import rows, rows_alone
 from app.bench.s3_server import NotInstalled
 from app.bench.stage import ENGINE_HOST
+from app.bench.tuning import measure_tuning
 from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
 from app.local import Say
@@ -79,6 +80,10 @@ def run(home: Path, rounds: int, say: Say) -> list[Row]:
     else:
         ours |= ours_upload
         plain |= plain_upload
+    say("LoRA tuning, against transformers' Trainer")
+    ours_tuning, plain_tuning = measure_tuning(model, rounds)
+    ours |= ours_tuning
+    plain |= plain_tuning
     say("validation of a folder shaped like a 70B model")
     ours_alone = elastic | measure_70b(settings.run_dir, rounds)
     say("a thousand endpoints in the control plane")

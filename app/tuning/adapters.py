@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as PeftLinear
 from torch.nn.functional import linear
 
+from app.core.errors import InvalidField
 from app.core.tuning_spec import TrainingPlan
 
 ADAPTER = "default"
@@ -45,7 +46,7 @@ class _Product(torch.autograd.Function):  # type: ignore[misc] # torch counts as
         flat, grad = x.reshape(-1, x.shape[-1]), grads[0].reshape(-1, grads[0].shape[-1])
         narrow = grad @ b
         grad_a = (narrow.t() @ flat).mul_(ctx.scale)
-        grad_b = (grad.t() @ (flat @ a.t())).mul_(ctx.scale)
+        grad_b = ((flat @ a.t()).t() @ grad).t().mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
@@ -59,13 +60,16 @@ class Adapters:
     """LoRA matrices in a model, in place. They begin as nothing: B is 0."""
 
     def __init__(self, model: Any, plan: TrainingPlan) -> None:
-        """Freezes everything else. Raises ValueError where no layer is called as `plan.targets` say."""
+        """Freezes everything else. Raises InvalidField where no layer is called as `plan.targets` say."""
         targets = plan.targets if plan.targets == "all-linear" else list(plan.targets)
         config = LoraConfig(
             r=plan.rank, lora_alpha=plan.alpha, lora_dropout=plan.dropout, target_modules=targets, task_type="CAUSAL_LM"
         )
         torch.manual_seed(plan.seed)
-        self.peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        try:
+            self.peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        except ValueError:
+            raise InvalidField(f"targets: the model has no linear layer called {plan.targets}.", "targets") from None
         self._layers = [layer for layer in self.peft_model.modules() if type(layer) is PeftLinear]
         # Where dropout changes what A sees, peft's own products are right, and W must stay as it is.
         self._merged: dict[PeftLinear, torch.Tensor] = {}

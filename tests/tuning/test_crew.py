@@ -17,7 +17,7 @@ from app.tuning.loop import Work
 from app.tuning.reports import Report
 from tests.tuning.tiny_models import RandomSamples, plan_of, write_tiny
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 ONE = Crew(workers=1, cpus=0.5, threads=1)
 TWO = Crew(workers=2, cpus=0.5, threads=1)

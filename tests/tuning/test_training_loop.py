@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.core.errors import InvalidField
 from app.core.tuning_spec import TrainingPlan
 from app.store.file_store import FileStore
 from app.tuning.checkpoints import CheckpointStore
@@ -160,3 +161,8 @@ def test_recomputed_layers_give_the_same_loss(base: Path):
         loss.backward()
         losses.append((loss.item(), model.model.model.layers[0].mlp.up_proj.weight.grad.norm().item()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_targets_that_the_model_does_not_have_are_an_error_that_says_so(base: Path):
+    with pytest.raises(InvalidField, match="no linear layer called"):
+        TrainedModel(base, plan_of(targets=("nothing",)), CPU)
