@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from app.core.errors import PlatformError, without_paths
 from app.core.findings import Finding
-from app.core.job_specs import TASK, JobOutcome, JobProgress, MachineMemory, UploadTask, ValidateTask
+from app.core.job_specs import TASK, AnyTask, JobOutcome, JobProgress, MachineMemory, TrainingProgress, TuneTask
 from app.settings import Settings
 from app.store.layout import job_object
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
@@ -35,8 +35,17 @@ class Workspace:
 
     settings: Settings
     store: ObjectStore
-    task: ValidateTask | UploadTask
+    task: AnyTask
     _told_at: float = field(default=-PROGRESS_PERIOD_S)
+    _trained: TrainingProgress | None = field(default=None)
+    """What an attempt before told of its training."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, TuneTask):
+            with contextlib.suppress(StoreError, ValueError):
+                self._trained = JobProgress.model_validate_json(
+                    self.store.read(job_object(self.task.job_id, "progress.json"))
+                ).training
 
     @property
     def scratch(self) -> Path:
@@ -55,7 +64,7 @@ class Workspace:
         if time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
             return
         self._told_at = time.monotonic()
-        told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes)
+        told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes, training=self._trained)
         print(f"{phase}: {done_bytes >> 20} of {total_bytes >> 20} MiB" if total_bytes else phase, flush=True)
         with contextlib.suppress(StoreError):
             self.store.write(job_object(self.task.job_id, "progress.json"), told.model_dump_json().encode())
