@@ -7,6 +7,7 @@ under an ID that follows from the file, and the platform finds it there.
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     try:
         if wrong := _output_problem(workspace, task):
             return failed(wrong)
-        base = _fetch_base(workspace, task)
         data, data_sha256 = _fetch_dataset(workspace, task)
+        base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))  # wrong data cost no more
         samples = _prepare(workspace, task, base, data)
         planned = plan(task.spec, len(samples), _longest(base))
     except DataProblems as found:
@@ -82,6 +83,7 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first iteration")
 
+    _fetch_base(workspace, task, lambda name: True)
     workspace.progress("waiting for machines")
     run = _run(workspace, task, planned, base, samples)
     try:
@@ -144,9 +146,9 @@ def _inputs(workspace: Workspace, task: TuneTask, run: Run) -> tuple[Input, ...]
     return Input(run.base, manifest.files_at), Input(folder, samples)
 
 
-def _fetch_base(workspace: Workspace, task: TuneTask) -> Path:
-    folder = workspace.scratch / "base"
-    return fetch_version(workspace.store, task.prefix, folder, partial(workspace.progress, "fetching the weights"))
+def _fetch_base(workspace: Workspace, task: TuneTask, wanted: Callable[[str], bool]) -> Path:
+    told = partial(workspace.progress, "fetching the weights")
+    return fetch_version(workspace.store, task.prefix, workspace.scratch / "base", told, wanted)
 
 
 def _fetch_dataset(workspace: Workspace, task: TuneTask) -> tuple[Path, str]:
