@@ -19,6 +19,8 @@ from app.store.database import Registry
 
 LOOK_EVERY_S = 2.0
 """How often trainings are looked at whose records do not change: each look asks Ray and the object store."""
+SETTLED_S = 5.0
+"""How old what the cluster tells of its nodes may be."""
 STOP_TIMEOUT = timedelta(minutes=10)
 """How long a training that is asked to stop may take to its checkpoint; then it is ended, and the one before counts."""
 
@@ -49,6 +51,7 @@ class TuningRuns:
         self._states: Mapping[str, str] = {}
         """Of the last round's jobs."""
         self._look_at = clock()
+        self._trains_since: dict[str, float] = {}
         self._told: set[str] = set()
         """Those that are to stop, and know it."""
 
@@ -61,6 +64,7 @@ class TuningRuns:
             return []
         self._states, self._look_at = states, self._clock() + LOOK_EVERY_S
         self._pulses = {job_id: pulse for job_id, pulse in self._pulses.items() if job_id in states}
+        self._trains_since = {job_id: at for job_id, at in self._trains_since.items() if job_id in states}
         self._told = {job_id for job_id in self._told if states.get(job_id) == "stopping"}
         places = {job.id: _place(job) for job in jobs}
         self._machines.look()
@@ -81,10 +85,12 @@ class TuningRuns:
         trained = progress.training
         if trained is None or progress.phase != TRAINING:
             self._pulses.pop(job.id, None)
+            self._trains_since.pop(job.id, None)
             return progress.phase
         if reason := auto_stop_reason(tune_task(job).spec.auto_stop_s, trained):
             self._ask(job, "auto_stop", reason)
         now_s = self._clock()
+        self._trains_since.setdefault(job.id, now_s)
         pulse = self._pulses[job.id] = feel(self._pulses.get(job.id), trained, now_s)
         return hang_reason(pulse, trained, now_s)
 
@@ -97,8 +103,9 @@ class TuningRuns:
         return asked_at is None or self._now() >= asked_at + STOP_TIMEOUT
 
     def _holds(self, job: Job) -> bool:
-        """Whether it has its machines, so that what is free is free without them."""
-        return job.id in self._pulses
+        """Whether it has its machines for long enough that what is told to be free is free without them."""
+        since_s = self._trains_since.get(job.id)
+        return since_s is not None and self._clock() >= since_s + SETTLED_S
 
     def _short(self) -> dict[str, MachineType]:
         """The endpoints that wait for room."""

@@ -50,6 +50,7 @@ MESSAGES = {
     "precision_unsupported": "This precision cannot be uploaded for this base model.",
     "source_changed": "The source changed while it was being read.",
     "source_unreadable": "The source cannot be read.",
+    "training_failed": "The training came to no result.",
     "vocabulary_mismatch": "The tokenizer's vocabulary does not fit the embedding.",
 }
 """Code -> message. Both are stable: people and programs match on them."""

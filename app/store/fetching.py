@@ -29,8 +29,14 @@ def fetch_file(folder: Folder, file: FolderFile, path: Path, on_bytes: Callable[
     return sha256.hexdigest()
 
 
-def fetch_version(store: ObjectStore, prefix: str, folder: Path, on_progress: OnProgress | None = None) -> Path:
-    """A folder that holds the files of a published version, to be read only: the store's own, or else `folder`.
+def fetch_version(
+    store: ObjectStore,
+    prefix: str,
+    folder: Path,
+    on_progress: OnProgress | None = None,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> Path:
+    """A folder that holds the wanted files of a published version, to be read only: the store's own, or else `folder`.
 
     What is there from an attempt before is not fetched again. Raises StoreError where nothing is published, or what
     came is not what the manifest says.
@@ -41,8 +47,9 @@ def fetch_version(store: ObjectStore, prefix: str, folder: Path, on_progress: On
     own = store.local_path(manifest.files_at + manifest.files[0].name)
     if own is not None:
         return own.parents[manifest.files[0].name.count("/")]
-    done_bytes = 0
-    for file in manifest.files:
+    done_bytes, files = 0, [file for file in manifest.files if wanted(file.name)]
+    total_bytes = sum(file.size_bytes for file in files)
+    for file in files:
         path = folder / file.name
         if not path.is_file() or path.stat().st_size != file.size_bytes:
             store.download(manifest.files_at + file.name, path)
@@ -52,5 +59,5 @@ def fetch_version(store: ObjectStore, prefix: str, folder: Path, on_progress: On
                     raise StoreError(f"{file.name} is not what the manifest says")
         done_bytes += file.size_bytes
         if on_progress:
-            on_progress(done_bytes, manifest.total_bytes)
+            on_progress(done_bytes, total_bytes)
     return folder

@@ -9,6 +9,7 @@ from app.core.specs import MachineType
 from app.core.tuning_spec import TrainingPlan
 from app.store.object_store import ObjectStore
 from app.tuning.data.sample_file import SampleFile
+from app.tuning.inputs import Input
 from app.tuning.reporter import Reporter
 
 
@@ -48,4 +49,5 @@ class Trained:
     """What the new model says to the first question of the dataset."""
 
 
-Train = Callable[[Run, Reporter], Trained]
+Train = Callable[[Run, Reporter, tuple[Input, ...]], Trained]
+"""The inputs: what other machines bring from the store."""
