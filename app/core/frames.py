@@ -13,6 +13,8 @@ from typing import NamedTuple
 TOKEN_BYTES = 16
 PIECE_BYTES = 256 << 10
 """Longer answers are cut into pieces of this size, so that a listener can refuse anything longer."""
+PART_LIMIT_BYTES = 8 << 20
+"""Of what an engine gives at once: a whole answer, or an event of a stream. It is also what a router keeps of one."""
 CALL_LIMIT_BYTES = 64 << 20
 _HEADER = struct.Struct(f"!{TOKEN_BYTES}sBI")
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, TooManyRequests, Unavailable, UnitLost
-from app.core.frames import PIECE_BYTES, Frame, FrameReader, FramingError, Kind, new_token
+from app.core.frames import PART_LIMIT_BYTES, PIECE_BYTES, Frame, FrameReader, FramingError, Kind, new_token
 from app.core.usage import Tokens
 
-BUFFER_LIMIT_BYTES = 8 << 20
+BUFFER_LIMIT_BYTES = PART_LIMIT_BYTES
 """Of one answer that its caller does not read."""
 BUFFERS_LIMIT_BYTES = 256 << 20
 """Of all of them together."""

@@ -16,8 +16,8 @@ from typing import cast
 
 import uvloop
 
-from app.core.errors import InternalError, PlatformError, UnitLost
-from app.core.frames import CALL_LIMIT_BYTES, NO_STREAM, PIECE_BYTES, Frame, FrameReader, Kind, encode
+from app.core.errors import InternalError, PlatformError, TooLarge, UnitLost
+from app.core.frames import CALL_LIMIT_BYTES, NO_STREAM, PART_LIMIT_BYTES, PIECE_BYTES, Frame, FrameReader, Kind, encode
 from app.core.usage import Tokens
 from app.unit.engine import Engine, EngineDied, EngineLaunch, Head
 from app.unit.last_words import last_words
@@ -26,6 +26,8 @@ HEALTH_PERIOD_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 LINK_BUFFER_LIMIT_BYTES = 64 << 20
 """A router that lets more than this pile up is stuck; its streams are given up."""
+DRAIN_TIMEOUT_S = 30.0
+"""One that takes nothing of a large part for so long is stuck too."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,9 @@ class _Link(asyncio.Protocol):
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
         self.transport: asyncio.Transport
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._one_large_part = asyncio.Lock()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -58,6 +63,31 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         for task in self.tasks:
             task.cancel()
+
+    def pause_writing(self) -> None:
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._drained.set()
+
+    async def send_data(self, token: bytes, part: bytes) -> None:
+        """Send a part of an answer; a large one no faster than the router takes it, for others share the link.
+
+        Raises TooLarge.
+        """
+        if len(part) <= PIECE_BYTES:
+            self.send(token, Kind.DATA, part)
+            return
+        if len(part) > PART_LIMIT_BYTES:
+            raise _too_large()
+        async with self._one_large_part:
+            for start in range(0, len(part), PIECE_BYTES):
+                self.send(token, Kind.DATA, part[start : start + PIECE_BYTES])
+                try:
+                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                        await self._drained.wait()
+                except TimeoutError:
+                    self.transport.abort()
 
     def send(self, token: bytes, kind: Kind, payload: bytes) -> None:
         if self.transport.get_write_buffer_size() > LINK_BUFFER_LIMIT_BYTES:
@@ -164,8 +194,7 @@ class _Worker(asyncio.Protocol):
                     if isinstance(part, Head):
                         link.send(token, Kind.HEAD, part.model_dump_json().encode())
                     else:
-                        for start in range(0, len(part), PIECE_BYTES):
-                            link.send(token, Kind.DATA, part[start : start + PIECE_BYTES])
+                        await link.send_data(token, part)
             link.send(token, Kind.END, taken[0].model_dump_json().encode() if taken else b"")
             return {"outcome": "complete"}
         except EngineDied:
@@ -188,6 +217,11 @@ class _Worker(asyncio.Protocol):
 def _fail(link: _Link, token: bytes, failure: PlatformError, taken: list[Tokens]) -> None:
     told = {"status": failure.status, "body": failure.body(), "usage": taken[0].model_dump() if taken else None}
     link.send(token, Kind.FAIL, json.dumps(told).encode())
+
+
+def _too_large() -> TooLarge:
+    message = f"The answer is longer than {PART_LIMIT_BYTES >> 20} MiB: ask for less (n, logprobs), or for a stream."
+    return TooLarge(message, code="answer_too_large")
 
 
 def _log_failure(request_id: str, error: BaseException) -> None:

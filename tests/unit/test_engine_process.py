@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.core.errors import EngineStartError, UnitLost
+from app.core.errors import EngineStartError, PlatformError, UnitLost
+from app.core.frames import PIECE_BYTES, FrameReader, Kind, new_token
 from app.router.stream import TokenListener
 from app.unit import engine_host
 from app.unit.engine import EngineDied
@@ -39,6 +40,41 @@ async def test_an_answer_that_is_not_streamed_comes_whole(start_engine: StartEng
     answer = json.loads(await caller.read_all())
     assert answer["usage"]["completion_tokens"] == 2
     assert caller.stream.content_type == "application/json"
+
+
+async def test_whole_answers_come_no_faster_than_a_router_takes_them(start_engine: StartEngine) -> None:
+    """It shares one connection among all of its callers, who would all be lost with it."""
+    engine = await start_engine(word="x" * 1024, between_tokens_s=0.0, first_token_s=0.0)
+    come = asyncio.Queue[Kind]()
+
+    async def read_late(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1)  # by then all are made; too short it could only miss a loss
+        frames = FrameReader(PIECE_BYTES)
+        while data := await reader.read(1 << 20):
+            for frame in frames.feed(data):
+                if frame.kind != Kind.DATA:
+                    come.put_nowait(frame.kind)
+
+    async with await asyncio.start_server(read_late, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        body = json.dumps({"messages": [], "max_tokens": 700, "n": 10}).encode()  # 7 MiB
+        calls = [asyncio.create_task(engine.chat(new_token(), address, "req-1", body)) for _ in range(12)]
+        async with asyncio.timeout(WAIT_S):
+            assert await asyncio.gather(*calls) == ["complete"] * len(calls)
+            assert sorted([await come.get() for _ in range(24)]) == [Kind.HEAD] * 12 + [Kind.END] * 12
+
+
+async def test_an_answer_that_is_too_long_is_refused_alone(start_engine: StartEngine, listener: TokenListener) -> None:
+    engine = await start_engine(word="x" * 1024, between_tokens_s=0.0)
+    other = Caller(listener, engine, max_tokens=900)
+    caller = Caller(listener, engine, stream=False, max_tokens=900, n=10)
+    with pytest.raises(PlatformError, match="longer than 8 MiB") as caught:
+        await caller.read_all()
+    assert (caught.value.status, caught.value.body()["error"]["code"]) == (413, "answer_too_large")  # type: ignore[index]
+    assert await caller.call == "failed"
+    assert caller.stream.tokens
+    assert caller.stream.tokens.completion_tokens == 9000  # it was made all the same
+    assert (await other.read_all()).endswith(b"[DONE]\n\n")
 
 
 async def test_many_answers_at_once_do_not_mix(start_engine: StartEngine, listener: TokenListener) -> None:
