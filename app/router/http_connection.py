@@ -38,6 +38,8 @@ class HttpConnection(HttpToolsProtocol):
     _unread_timer: asyncio.TimerHandle | None = None
     _head_bytes: int | None = None
     """Of a request head that has begun and is not complete."""
+    _last_request: bool = False
+    """Whether another one came before its answer was complete: nothing is read any more but that the caller leaves."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -61,6 +63,8 @@ class HttpConnection(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._last_request:
+            return
         super().data_received(data)
         if self._head_bytes is not None:
             self._head_bytes += len(data)
@@ -70,16 +74,38 @@ class HttpConnection(HttpToolsProtocol):
             self._await_head()
 
     def on_message_begin(self) -> None:
+        if self._last_request or not self.quiet:
+            # uvicorn would keep it and stop reading, and so not see the caller leave. After an answer that says, or
+            # shows, that the connection ends, a client sends again what was not answered (RFC 9112, 9.3.2).
+            self._last_request = True
+            self.cycle.keep_alive = False
+            return
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._last_request:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._last_request:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._last_request:
+            super().on_message_complete()
+
     def on_headers_complete(self) -> None:
+        if self._last_request:
+            return
         self._head_bytes = None
         self._head_came()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets an answer in our form, unless that would land in another answer."""
+        if self._last_request:
+            return
         if self.quiet:
             body = json.dumps(BadRequest("The request is not valid HTTP, or its head is too long.").body()).encode()
             self.transport.write(

@@ -175,6 +175,59 @@ async def test_who_reads_nothing_of_an_answer_loses_the_connection(
     writer.close()
 
 
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\none"
+SECOND = [HEAD, POST, HEAD[:-2], b"POST / HTTP/1.1\r\ncontent-length: 999999\r\n\r\n" + b"x" * 300_000, b"\xff" * 99]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("second", SECOND, ids=["get", "post", "begun", "large", "nonsense"])
+async def test_who_leaves_is_seen_to_leave_also_with_a_second_request_sent(
+    serve_with: ServeWith, second: bytes, together: bool
+) -> None:
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        assert await Request(scope, receive).body() == b"one"
+        begun.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+
+    _, writer = await connect(serve_with(server_config(wait)))
+    writer.write(POST + second if together else POST)
+    async with asyncio.timeout(WAIT_S):
+        await begun.wait()
+        if not together:
+            writer.write(second)
+            await writer.drain()
+        writer.close()
+    async with asyncio.timeout(1):
+        await left.wait()
+
+
+async def test_a_second_request_does_not_get_into_the_first_ones_answer(serve_with: ServeWith) -> None:
+    begun, go, asked = asyncio.Event(), asyncio.Event(), list[bytes]()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(await Request(scope, receive).body())
+        begun.set()
+        await go.wait()
+        await hello(scope, receive, send)
+
+    reader, writer = await connect(serve_with(server_config(wait)))
+    writer.write(POST)
+    await begun.wait()
+    writer.write(POST.replace(b"one", b"two"))
+    await asyncio.sleep(0.05)  # it may come later too, and is then answered or not
+    go.set()
+    head, _, body = (await the_end(reader)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in head
+    assert body == b"hello"
+    assert asked == [b"one"]
+    writer.close()
+
+
 def test_file_descriptors_bound_connections() -> None:
     assert connections_allowed(1 << 20) == MAX_CONNECTIONS
     assert connections_allowed(2048) == 1024
