@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ from app.core.usage import Tokens
 from app.unit.context_length import TooLong
 from app.unit.engine import EngineDied, EngineLaunch, Head, Tell
 from app.unit.engine_tally import EngineTally
+from app.unit.made_texts import MadeTexts
 from app.unit.multi_machine import placement_group
 
 log = logging.getLogger(__name__)
@@ -62,8 +63,8 @@ _SSE = "text/event-stream"
 CORE_TIMEOUT_S = 3.0
 _TOO_LONG = {"input_text": "messages", "input_tokens": "messages"}
 """vLLM's words for what callers know by another name."""
-_making: ContextVar[list[Any]] = ContextVar("_making")
-"""What vLLM keeps of each text that it makes for the request of this task; it forgets them when the caller leaves."""
+_making: ContextVar[MadeTexts] = ContextVar("_making")
+"""What vLLM makes for the request of this task, which it forgets when the caller leaves."""
 _ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
 
 
@@ -268,7 +269,7 @@ class VLLMEngine:
         """See Engine.chat."""
         answering = self._tally.begin()
         seen = Request({"type": "http", "headers": []})  # vLLM leaves the answer's usage in its state
-        making: list[Any] = []
+        making = MadeTexts()
         _making.set(making)
         choices = 1
         try:
@@ -370,20 +371,23 @@ def _note_what_is_made(engine: AsyncLLM) -> None:
 
     def add_and_note(request: Any, *rest: Any) -> None:
         add(request, *rest)
-        _making.get([]).append(known.request_states[request.request_id])
+        if (making := _making.get(None)) is not None:
+            making.add(known.request_states[request.request_id], goes_on)
+
+    def goes_on(text: Any) -> bool:
+        return text.request_id in known.request_states
 
     known.add_request = add_and_note
 
 
-def _tokens(seen: Request, making: Sequence[Any]) -> Tokens:
+def _tokens(seen: Request, making: MadeTexts) -> Tokens:
     """What an answer has taken; of one that was broken off, what had been made of it."""
-    read = [text for text in making if not text.is_prefilling]
-    cached = read[0].num_cached_tokens if read else 0
-    if (whole := seen.state.request_metadata.final_usage_info) is not None:
-        if whole.prompt_tokens_details is not None:  # of a stream it is told to the caller only
-            cached = whole.prompt_tokens_details.cached_tokens or 0
-        prompt, completion = whole.prompt_tokens, whole.completion_tokens or 0
-    else:
-        prompt = max((text.prompt_len for text in read), default=0)
-        completion = sum(text.detokenizer.num_output_tokens() for text in read if text.detokenizer)
-    return Tokens(prompt_tokens=prompt, cached_tokens=cached, completion_tokens=completion)
+    made = making.tokens
+    if (whole := seen.state.request_metadata.final_usage_info) is None:
+        return made
+    cached = made.cached_tokens
+    if whole.prompt_tokens_details is not None:  # of a stream it is told to the caller only
+        cached = whole.prompt_tokens_details.cached_tokens or 0
+    return Tokens(
+        prompt_tokens=whole.prompt_tokens, cached_tokens=cached, completion_tokens=whole.completion_tokens or 0
+    )
