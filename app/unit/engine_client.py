@@ -1,7 +1,12 @@
 """The unit's end of its engine process."""
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -12,12 +17,20 @@ from app.unit import engine_host
 from app.unit.engine import EngineDied, EngineLaunch
 
 HOST_TIMEOUT_S = 180.0
+SILENCE_ALLOWED_S = 10.0
+"""After this the engine process is asked to say something."""
+SILENCE_LIMIT_S = 30.0
+"""How long it may then take: its own loop does no model's work, and answers in seconds while its core is busy."""
 
 
 class EngineClient(asyncio.Protocol):
     """Starts one engine process and passes calls to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._heard_at = clock()
+        self._asked_at: float | None = None
+        """Since when nothing was heard of it though it was asked."""
         self._frames = FrameReader(PIECE_BYTES)
         self._calls: dict[bytes, asyncio.Future[str]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -29,7 +42,9 @@ class EngineClient(asyncio.Protocol):
         self.cause = "The engine process ended without a word."
 
     @classmethod
-    async def start(cls, launch: EngineLaunch, run_dir: Path, timeout_s: float) -> "EngineClient":
+    async def start(
+        cls, launch: EngineLaunch, run_dir: Path, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> "EngineClient":
         """An engine that is ready to serve.
 
         Raises EngineStartError with the engine's own last words, or when `timeout_s` have passed.
@@ -40,7 +55,7 @@ class EngineClient(asyncio.Protocol):
             raise EngineStartError(str(error)) from None
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        client = cls()
+        client = cls(clock)
         await loop.create_unix_connection(lambda: client, sock=connection)
         client._process.write(launch.model_dump_json().encode() + b"\n")
         try:
@@ -58,6 +73,7 @@ class EngineClient(asyncio.Protocol):
         self._process = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self._heard_at, self._asked_at = self._clock(), None
         for frame in self._frames.feed(data):
             if frame.kind == Kind.DONE and (call := self._calls.get(frame.token)) and not call.done():
                 call.set_result(json.loads(frame.payload)["outcome"])
@@ -120,9 +136,30 @@ class EngineClient(asyncio.Protocol):
             self._stats = None  # the next one asks again
             raise
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to say something after a silence, and has not."""
+        return self._asked_at is not None
+
     async def check_health(self) -> None:
-        """Raises EngineDied once the engine process or its core has died."""
+        """Raises EngineDied once the engine process or its core has died.
+
+        A process that says nothing for long, though asked, is killed: what its loop hangs in, it would hang in for
+        ever, with whatever it holds.
+        """
         if self.died.is_set() or self._process.is_closing():
+            raise EngineDied(self.cause)
+        if not self._tells_stats:
+            return
+        now = self._clock()
+        if self._asked_at is None:
+            if now - self._heard_at > SILENCE_ALLOWED_S:
+                self._asked_at = now
+                self._process.write(encode(NO_STREAM, Kind.ASK))
+        elif now - self._asked_at > SILENCE_LIMIT_S:
+            self.cause = f"The engine process said nothing for {SILENCE_LIMIT_S:.0f} s though it was asked."
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             raise EngineDied(self.cause)
 
     def close(self) -> None:

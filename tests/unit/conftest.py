@@ -1,6 +1,7 @@
 """A real engine host of the test's own, simulated engines, and a router's listener for their tokens."""
 
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,15 @@ async def start_engine(module_run_dir: Path) -> AsyncIterator[StartEngine]:
     """Starts simulated engines; all are closed in the end."""
     clients: list[EngineClient] = []
 
-    async def start(*, run_dir: Path = module_run_dir, timeout_s: float = WAIT_S, **simulation: object) -> EngineClient:
+    async def start(
+        *,
+        run_dir: Path = module_run_dir,
+        timeout_s: float = WAIT_S,
+        clock: Callable[[], float] = time.monotonic,
+        **simulation: object,
+    ) -> EngineClient:
         launch = launch_of(run_dir, Simulation.model_validate(simulation))
-        clients.append(await EngineClient.start(launch, run_dir, timeout_s))
+        clients.append(await EngineClient.start(launch, run_dir, timeout_s, clock))
         return clients[-1]
 
     yield start

@@ -1,6 +1,8 @@
 """A unit asks its engine process how it is, over their own socket, while answers go on."""
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from app.core.frames import NO_STREAM, Kind, encode
 from app.core.reports import EngineStats
 from app.router.stream import TokenListener
-from app.unit.engine_client import EngineClient
-from tests.unit.engines import WAIT_S, Caller, StartEngine
+from app.unit.engine import EngineDied
+from app.unit.engine_client import SILENCE_ALLOWED_S, SILENCE_LIMIT_S, EngineClient
+from tests.unit.engines import WAIT_S, Caller, StartEngine, until_ended
 
 TIMER_MS = 1
 """By which a sleep may be too short: uvloop counts it from the beginning of its turn."""
@@ -85,3 +88,48 @@ async def test_an_engine_that_does_not_know_the_question_is_not_asked() -> None:
     engine.data_received(encode(NO_STREAM, Kind.READY, b'{"pid": 1}'))
     with pytest.raises(TimeoutError):  # and nothing is written: there is not even a socket
         await engine.stats(WAIT_S)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def until_heard(engine: EngineClient) -> None:
+    """Until an answer to the last question came, after which the engine may be silent for a while again."""
+    async with asyncio.timeout(WAIT_S):
+        while engine.asked:  # noqa: ASYNC110 (it tells nobody)
+            await asyncio.sleep(0.001)
+
+
+async def test_a_silent_engine_is_asked_and_one_that_answers_is_well(start_engine: StartEngine) -> None:
+    clock = Clock()
+    engine = await start_engine(clock=clock)
+    for _ in range(3):
+        clock.now_s += SILENCE_ALLOWED_S + 1
+        await engine.check_health()
+        assert engine.asked
+        await until_heard(engine)
+        clock.now_s += SILENCE_ALLOWED_S - 1
+        await engine.check_health()
+        assert not engine.asked
+
+
+async def test_an_engine_that_hangs_is_ended(start_engine: StartEngine) -> None:
+    clock = Clock()
+    engine = await start_engine(clock=clock)
+    os.kill(engine.pid, signal.SIGSTOP)
+    clock.now_s += SILENCE_ALLOWED_S + 1
+    await engine.check_health()
+    clock.now_s += SILENCE_LIMIT_S - 1
+    await engine.check_health()  # a slow one is let be
+    clock.now_s += 2
+    with pytest.raises(EngineDied, match="said nothing for 30 s"):
+        await engine.check_health()
+    async with asyncio.timeout(WAIT_S):
+        await engine.died.wait()
+    assert "said nothing" in engine.cause
+    await until_ended(engine.pid)
