@@ -47,7 +47,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from app.core.errors import BadRequest, InternalError, PlatformError, TooManyRequests, Unavailable
+from app.core.errors import InternalError, PlatformError
 from app.core.reports import EngineStats
 from app.core.usage import Tokens
 from app.unit.context_length import TooLong
@@ -55,17 +55,15 @@ from app.unit.engine import EngineDied, EngineLaunch, Head, Tell
 from app.unit.engine_tally import EngineTally
 from app.unit.made_texts import MadeTexts
 from app.unit.multi_machine import placement_group
+from app.unit.refusals import invalid, refusal
 
 log = logging.getLogger(__name__)
 
 _JSON = "application/json"
 _SSE = "text/event-stream"
 CORE_TIMEOUT_S = 3.0
-_TOO_LONG = {"input_text": "messages", "input_tokens": "messages"}
-"""vLLM's words for what callers know by another name."""
 _making: ContextVar[MadeTexts] = ContextVar("_making")
 """What vLLM makes for the request of this task, which it forgets when the caller leaves."""
-_ERRORS_BY_STATUS: dict[int, type[PlatformError]] = {429: TooManyRequests, 500: InternalError, 503: Unavailable}
 
 
 def on_cpu() -> bool:
@@ -287,7 +285,8 @@ class VLLMEngine:
                 raise EngineDied("The engine stopped working.") from error
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
-                raise BadRequest(str(first["msg"]), ".".join(map(str, first["loc"])) or None) from None
+                field = ".".join(map(str, first["loc"])) or None
+                raise invalid(first["type"], first["msg"], field) from None
             except Exception as error:
                 raise self._refusal(self._chat.create_error_response(error)) from error
             if isinstance(answer, ErrorResponse):
@@ -325,11 +324,7 @@ class VLLMEngine:
     def _refusal(self, answer: ErrorResponse) -> PlatformError:
         if self._engine.errored:  # which vLLM may also tell as an ordinary error
             return EngineDied("The engine stopped working.")
-        kind = _ERRORS_BY_STATUS.get(answer.error.code, BadRequest)
-        if kind is InternalError:
-            return InternalError("The engine failed.")
-        said, param = answer.error.message.partition(" (parameter=")[0], answer.error.param
-        return kind(said, _TOO_LONG.get(param or "", param), "context_length_exceeded" if param in _TOO_LONG else None)
+        return refusal(answer.error.code, answer.error.message, answer.error.param)
 
     async def check_health(self) -> None:
         """See Engine.check_health."""
