@@ -30,7 +30,18 @@ from app.core.chat_fields import (
 from app.core.chat_json import Mark
 from app.core.chat_messages import AssistantMessage, Messages
 from app.core.chat_terms import PROFILES
-from app.core.chat_tools import MAX_SCHEMA_COUNT, MAX_TOOLS, NamedTool, ResponseFormat, Strict, Tool, too_large_count
+from app.core.chat_tools import (
+    MAX_SCHEMA_COUNT,
+    MAX_TOOLS,
+    MAX_UNROLLED,
+    TOO_MUCH_UNROLLED,
+    NamedTool,
+    ResponseFormat,
+    Strict,
+    Tool,
+    patterns_unrolled,
+    too_large_count,
+)
 from app.core.errors import InvalidField
 
 
@@ -187,8 +198,12 @@ def _check_messages(request: ChatRequest) -> None:
 
 def _check_tools(request: ChatRequest) -> None:
     choice = request.tool_choice
+    to_unroll = 0
     for index, tool in enumerate(request.tools or ()):
         bound = tool.function.strict or choice not in (None, "none", "auto")
+        to_unroll += patterns_unrolled(tool.function.parameters or {}) if bound else 0
+        if to_unroll > MAX_UNROLLED:
+            raise InvalidField(f"tools[{index}].function.parameters: {TOO_MUCH_UNROLLED}.", "tools")
         if bound and (keyword := too_large_count(tool.function.parameters or {})):
             param = f"tools[{index}].function.parameters"
             raise InvalidField(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.core.chat_json import nodes
+from app.core.chat_patterns import unrolled
 
 MAX_TOOLS = 128
 MAX_SCHEMA_DEPTH = 32
@@ -13,6 +14,11 @@ MAX_SCHEMA_VALUES = 4096
 MAX_SCHEMA_COUNT = 10_000
 """What a schema that binds the answer may say at most of a length or a number of items: an engine unrolls it."""
 MAX_PATTERN_CHARACTERS = 1024
+MAX_UNROLLED = 2000
+"""Characters that the patterns of schemas that bind the answer come to, written out: more takes an engine seconds."""
+TOO_MUCH_UNROLLED = (
+    f"its patterns come to more than {MAX_UNROLLED} characters when counted repeats such as {{1,100}} are written out"
+)
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -30,6 +36,8 @@ def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unrollable(schema: dict[str, Any]) -> dict[str, Any]:
+    if patterns_unrolled(schema) > MAX_UNROLLED:
+        raise ValueError(TOO_MUCH_UNROLLED)
     if keyword := too_large_count(schema):
         raise ValueError(f"{keyword} is at most {MAX_SCHEMA_COUNT}")
     return schema
@@ -45,6 +53,20 @@ def too_large_count(schema: dict[str, Any]) -> str | None:
         if isinstance(count := node.get(keyword), int | float) and abs(count) > MAX_SCHEMA_COUNT
     )
     return next(found, None)
+
+
+def patterns_unrolled(schema: dict[str, Any]) -> int:
+    """Characters that all patterns of a bounded schema come to when their repeats are written out."""
+    return sum(
+        unrolled(pattern)
+        for node in nodes(schema, "a schema", MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES)
+        if isinstance(node, dict)
+        for name, value in node.items()
+        for pattern in (
+            (value,) if name == "pattern" else value if name == "patternProperties" and isinstance(value, dict) else ()
+        )
+        if isinstance(pattern, str)
+    )
 
 
 def _check_keywords(node: dict[str, Any]) -> None:
