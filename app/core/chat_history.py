@@ -22,14 +22,14 @@ def is_for_the_engine(message: Message) -> bool:
     return not (
         (message.content is None and not calls)
         or message.model_fields_set & _OF_A_MESSAGE
-        or any(call.function.model_fields_set & _OF_A_FUNCTION for call in calls)
+        or any(call.function.model_fields_set & _OF_A_FUNCTION or "type" not in call.model_fields_set for call in calls)
     )
 
 
 def told(message: dict[str, Any]) -> dict[str, Any]:
-    """The same without what has no effect, and without a null that vLLM refuses.
+    """The same without what has no effect, as vLLM has it.
 
-    That is of a name, and of a content where nothing is called.
+    A call has a type, no name is null, nor a content where nothing is called.
     """
     kept = _without(message, _OF_A_MESSAGE)
     if kept.get("name") is None:
@@ -38,7 +38,8 @@ def told(message: dict[str, Any]) -> dict[str, Any]:
         kept["content"] = [_without(part, _OF_A_PART) for part in kept["content"]]
     if kept.get("tool_calls"):
         kept["tool_calls"] = [
-            call | {"function": _without(call["function"], _OF_A_FUNCTION)} for call in kept["tool_calls"]
+            {"type": "function"} | call | {"function": _without(call["function"], _OF_A_FUNCTION)}
+            for call in kept["tool_calls"]
         ]
     elif kept.get("content") is None:
         kept["content"] = kept.get("refusal") or ""

@@ -56,6 +56,9 @@ def json_schema(schema: Any = {"type": "object"}, **more: Any) -> dict[str, Any]
 
 
 REFUSED_FIELDS = {name for name, field in ChatRequest.model_fields.items() if field.annotation is type(None)}
+UNTYPED: dict[str, Any] = {
+    "role": "assistant", "content": "Hm.", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}],
+}  # fmt: skip
 MARKS = {"cache_control": {"type": "ephemeral", "ttl": "1h"}, "prompt_cache_breakpoint": {"mode": "explicit"}}
 ECHOED = {"role": "assistant", "content": "Paris", "refusal": None, "annotations": None, "audio": None,
           "function_call": None, "reasoning": "It is Paris."}  # fmt: skip
@@ -483,13 +486,14 @@ def test_arks_switch_becomes_the_effort_that_every_engine_knows() -> None:
         (ECHOED | {"content": None, "tool_calls": None}, ECHOED | {"content": "", "tool_calls": None}),
         ({"role": "assistant", "refusal": "No."}, {"role": "assistant", "refusal": "No.", "content": "No."}),
         (message(name=None)[0], MESSAGES[0]),
+        (UNTYPED, called(**UNTYPED["tool_calls"][0])[1] | {"content": "Hm."}),
         (message(content=[TEXT_PARTS[0] | MARKS])[0], message(content=TEXT_PARTS[:1])[0]),
         (
             called(function={"name": "f", "arguments": "{}", "parsed_arguments": {}})[1],
             called(function={"name": "f", "arguments": "{}"})[1],
         ),
     ],
-    ids=["parsed", "thoughts alone", "a refusal", "no name", "marks", "arguments"],
+    ids=["parsed", "thoughts alone", "a refusal", "no name", "no type", "marks", "arguments"],
 )
 def test_turns_come_as_clients_have_them_and_go_as_engines_take_them(came: Any, goes: Any) -> None:
     kept = [*MESSAGES, ECHOED, *called()]
