@@ -71,7 +71,7 @@ class Call:
                 self._watch = asyncio.create_task(_report_loss(self._response, stream))
                 _watches.add(self._watch)
                 self._watch.add_done_callback(_watches.discard)
-                stream.on_overflow = self._watch.cancel
+                stream.on_give_up = self._watch.cancel
                 while not await hold.wait(stream):
                     pass
                 self._first = await stream.read(END_GRACE_S, "the first token")  # it is there
