@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from app.core.errors import Forbidden
 from app.core.keys import bearer_hash
@@ -36,12 +36,16 @@ class Admission:
     async def body(self, scope: Scope, receive: Receive, grant: Grant, limit_bytes: int) -> bytes:
         """The body of the request of somebody who may call. Raises QueueFull, TooLarge and BadRequest.
 
-        While it comes, the workspace holds the memory that it says it takes; if it says nothing, as much as it may.
+        While it comes, the workspace holds the memory that what has come takes.
         """
-        declared = header(scope, "content-length")
-        takes_bytes = int(declared) if declared and declared.isdigit() else limit_bytes
-        with self._queues.receiving(grant.workspace, min(takes_bytes, limit_bytes)):
-            return await read_body(scope, receive, limit_bytes)
+        with self._queues.receiving(grant.workspace) as arrived:
+
+            async def receive_counted() -> Message:
+                message = await receive()
+                arrived(len(message.get("body", b"")))
+                return message
+
+            return await read_body(scope, receive_counted, limit_bytes)
 
     @contextmanager
     def admitted(
