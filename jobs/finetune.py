@@ -51,7 +51,7 @@ from jobs.workspace import Workspace, failed, main
 
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
-CONFIG = "config.json"
+CONFIG, CARD = "config.json", "README.md"
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the model that it begins with, and what is said of it: the new model has its own."""
 
@@ -183,13 +183,23 @@ def _complete(run: Run, card: str) -> None:
         if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
             (run.output / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, run.output / name)
-    (run.output / "README.md").write_text(card, "utf-8")
+    (run.output / CARD).write_text(card, "utf-8")
+
+
+def _anonymous(adapter: Path, base_model: str) -> None:
+    """What peft writes of the base is where it lay on this machine."""
+    (adapter / CARD).unlink(missing_ok=True)
+    config = adapter / "adapter_config.json"
+    if config.exists():
+        fields = json.loads(config.read_bytes()) | {"base_model_name_or_path": base_model}
+        config.write_text(json.dumps(fields, indent=1), "utf-8")
 
 
 def _publish(workspace: Workspace, task: TuneTask, run: Run, outcome: JobOutcome) -> JobOutcome:
     """All files, then what was found of them, then the manifest: each step may be the last of an attempt."""
     if task.spec.output:
         put_files(open_target(task.spec.output.uri, workspace.settings), "", run.output)
+    _anonymous(run.adapter, task.base_model)
     for folder in (run.adapter, run.tensorboard):
         put_files(workspace.store, job_object(task.job_id, f"artefacts/{folder.name}/"), folder)
     manifest = put_folder(

@@ -71,7 +71,8 @@ class Workspace:
         """Write how it ended: the last thing a job does."""
         shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
         # First, for the log is kept as soon as the outcome is there.
-        print(json.dumps(outcome.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False), flush=True)
+        told = outcome.model_dump(mode="json", exclude_defaults=True, exclude={"sample"})  # which may repeat data
+        print(json.dumps(told, ensure_ascii=False), flush=True)
         self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
 
 

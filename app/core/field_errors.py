@@ -24,10 +24,14 @@ def explain(errors: Sequence[Any]) -> BadRequest:
 
     Of the errors of one field the one that got furthest into the value is told: with unions, the branch that was meant.
     """
-    errors = [{**error, "loc": tuple(error["loc"][error["loc"][:1] in _TAGS :])} for error in errors]
+    errors = [{**error, "loc": _without_tag(tuple(error["loc"]))} for error in errors]
     field = errors[0]["loc"][:1]
     told = max((e for e in errors if e["loc"][:1] == field), key=lambda e: (len(_path(e["loc"])), _about_value(e)))
     return _explain(told)
+
+
+def _without_tag(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return loc[1:] if loc[:1] in _TAGS and len(loc) > 1 else loc  # alone it is a field that is called like a tag
 
 
 def _about_value(error: Any) -> bool:

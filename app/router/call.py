@@ -71,7 +71,7 @@ class Call:
                 self._watch = asyncio.create_task(_report_loss(self._response, stream))
                 _watches.add(self._watch)
                 self._watch.add_done_callback(_watches.discard)
-                stream.on_overflow = self._watch.cancel
+                stream.on_give_up = self._watch.cancel
                 while not await hold.wait(stream):
                     pass
                 self._first = await stream.read(END_GRACE_S, "the first token")  # it is there
@@ -104,8 +104,9 @@ class Call:
 
     def close(self) -> None:
         """Stop the work if it still goes on, and count what it took. Never waits."""
-        if self._response is None:
+        if self._response is None:  # no unit was called
             self._listener.close(self._stream)
+            self._metered.ended(self._stream, taken=False)
         else:
             taken = is_assigned(self._response)
             self._listener.settle(self._stream, partial(self._metered.ended, taken=taken))

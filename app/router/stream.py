@@ -5,7 +5,7 @@ Tokens do not travel through Serve's streaming generators, which cost CPU for ea
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from app.core.errors import DeadlineExceeded, PlatformError, TooLarge, TooManyRequests, Unavailable, UnitLost
@@ -28,15 +28,22 @@ GIVEN_UP = (DeadlineExceeded, TooLarge)
 
 
 class Buffers:
-    """What there is for answers that their callers have not read yet.
+    """What all answers together hold that their callers have not read yet.
 
-    Each may hold as much as is still free. So of N callers who read nothing each gets an (N+1)th of it, all together
-    stay below it, and there is always room for the little that an ordinary one holds. No engine is held up for a
-    reader; the rest of an answer that holds more is given up.
+    No engine is held up for a reader. Where they hold too much, whoever holds the most is given up: those who read in
+    time hold next to nothing, whatever the others do.
     """
 
-    def __init__(self, limit_bytes: int = BUFFERS_LIMIT_BYTES):
-        self.free_bytes = limit_bytes
+    def __init__(self, streams: Mapping[bytes, "Stream"], limit_bytes: int):
+        self._streams = streams
+        self._limit_bytes = limit_bytes
+        self._held_bytes = 0
+
+    def hold(self, more_bytes: int) -> None:
+        """So much more is there, or less."""
+        self._held_bytes += more_bytes
+        if self._held_bytes > self._limit_bytes:
+            max(self._streams.values(), key=lambda stream: stream.size_bytes).give_up()
 
 
 class Stream:
@@ -48,7 +55,8 @@ class Stream:
         self.content_type: str | None = None
         self.status = 0
         self._parts: list[bytes] = []
-        self._size_bytes = 0
+        self.size_bytes = 0
+        """Of what has come and was not read."""
         self._ended = False
         self._error: PlatformError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -59,8 +67,8 @@ class Stream:
         self.told_last = False
         """Whether its engine has said its last word, with or without tokens."""
         self._left = False
-        self.on_overflow: Callable[[], object] | None = None
-        """Called once the rest is given up, which the one who reads too slowly notices last."""
+        self.on_give_up: Callable[[], object] | None = None
+        """Called when the caller reads too slowly, which the request's own coroutine notices last."""
 
     def put(self, frame: Frame) -> None:
         """Take in what the engine sent."""
@@ -72,10 +80,8 @@ class Stream:
             self._parts.append(frame.payload)
             self._passed += frame.payload.count(b"\n\n") - frame.payload.count(b'"content":""')
             self._hold(len(frame.payload))
-            if self._size_bytes > min(BUFFER_LIMIT_BYTES, self._buffers.free_bytes):
-                self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
-                if self.on_overflow:
-                    self.on_overflow()
+            if self.size_bytes > BUFFER_LIMIT_BYTES:
+                self.give_up()
         elif frame.kind == Kind.HEAD:
             head = json.loads(frame.payload)
             self.status, self.content_type = head["status"], head["content_type"]
@@ -119,13 +125,20 @@ class Stream:
         return self._error
 
     def _hold(self, more_bytes: int) -> None:
-        self._size_bytes += more_bytes
-        self._buffers.free_bytes -= more_bytes
+        self.size_bytes += more_bytes
+        self._buffers.hold(more_bytes)
+
+    def give_up(self) -> None:
+        """The caller reads too slowly: what is there and what would come is lost."""
+        self.fail(TooLarge("The caller reads too slowly; the rest of the answer was given up."))
+        self.drop()
+        if self.on_give_up:
+            self.on_give_up()
 
     def drop(self) -> None:
         """Give up what is there: nobody reads it."""
         self._parts.clear()
-        self._hold(-self._size_bytes)
+        self._hold(-self.size_bytes)
 
     @property
     def complete(self) -> bool:
@@ -212,10 +225,10 @@ class _Settling(NamedTuple):
 class TokenListener:
     """The socket that engine processes write answers to. What comes with an unknown token is dropped."""
 
-    def __init__(self, buffers: Buffers | None = None) -> None:
+    def __init__(self, buffers_limit_bytes: int = BUFFERS_LIMIT_BYTES) -> None:
         self._streams: dict[bytes, Stream] = {}
         self._settling: dict[bytes, _Settling] = {}
-        self._buffers = buffers or Buffers()
+        self._buffers = Buffers(self._streams, buffers_limit_bytes)
         self.address = ""
 
     async def start(self, host: str) -> None:

@@ -137,8 +137,8 @@ vllm.entrypoints.openai.chat_completion.serving.get_max_tokens = _tokens_left
 def _both_names(plain: Callable[[Any, Any], dict[str, Any]]) -> Callable[[Any, Any], dict[str, Any]]:
     """vLLM calls a model's thoughts `reasoning`; Ark's SDK and many others read `reasoning_content` only."""
 
-    def serialize(message: Any, handler: Any) -> dict[str, Any]:
-        said = plain(message, handler)
+    def serialize(self: Any, handler: Any) -> dict[str, Any]:
+        said = plain(self, handler)
         if said.get("reasoning") is not None:
             said["reasoning_content"] = said["reasoning"]
         return said

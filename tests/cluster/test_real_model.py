@@ -268,6 +268,7 @@ WITH_MARKERS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(600)
 def test_nothing_of_what_callers_say_or_hear_stays_anywhere(platform: Platform, picky: str) -> None:
     """Neither of requests that are answered, nor of those that are refused by us, by vLLM or by a template."""
     url = "/v1/chat/completions"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.router.stream import BUFFERS_LIMIT_BYTES
-from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
+from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, WAIT_S, Platform, until
 from tests.cluster.test_router import metrics
 from tests.soak import record
 
@@ -83,11 +83,15 @@ class Trial:
         last = time.perf_counter()
         writer.write(request)
         text, took = b"", seen.ttft_ms
-        while not text.endswith(b"0\r\n\r\n"):
-            text += await reader.read(65536)
-            took.append((time.perf_counter() - last) * 1000)
-            last, took = time.perf_counter(), seen.pause_ms
-        seen.broken += not text.startswith(b"HTTP/1.1 200") or text.count(b'"delta"') != TOKENS or b"[DONE]" not in text
+        async with asyncio.timeout(WAIT_S):
+            while not text.endswith(b"0\r\n\r\n"):
+                part = await reader.read(65536)
+                assert part, text
+                text += part
+                assert text.startswith(b"HTTP/1.1 200"), text
+                took.append((time.perf_counter() - last) * 1000)
+                last, took = time.perf_counter(), seen.pause_ms
+        seen.broken += text.count(b'"delta"') != TOKENS or b"[DONE]" not in text
 
     @asynccontextmanager
     async def holding(self, slow: int, half_open: int) -> AsyncIterator[None]:
@@ -149,6 +153,7 @@ def test_a_few_of_them_disturb_nobody(platform: Platform) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("flooded")
 def test_hundreds_of_them_disturb_nobody(platform: Platform) -> None:
     record("slow_readers", hold(platform, slow=200, half_open=200, hold_s=75))  # longer than a body may take

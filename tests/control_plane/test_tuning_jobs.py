@@ -68,6 +68,7 @@ async def test_a_training_makes_a_model_with_its_lineage(
     [version] = page["versions"]
     assert (version["digest"], version["calls"]["ways"]) == (manifest.digest, ["unit"])
     assert "quantized before" in version["calls"]["why_not"]["batch"]
+    assert (await admin.get(f"/jobs/{training.id}/metrics")).json()["sample"] == "Belmarisk."
     assert kinds(platform, training.id) == ["created", "queued", "running", "completed"]
 
 

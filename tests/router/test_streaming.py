@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ from ray.exceptions import RayActorError
 
 from app.core.errors import InternalError, TooLarge
 from app.core.frames import PIECE_BYTES, Frame, Kind
-from app.router.stream import BUFFER_LIMIT_BYTES, READ_BYTES, Buffers, Stream, TokenListener
+from app.router.stream import BUFFER_LIMIT_BYTES, READ_BYTES, Stream, TokenListener
 from tests.router.tables import KEY, MakeRouter
 from tests.router.units import WAIT_S, Answer, Script, forever
 
@@ -203,24 +204,25 @@ async def read(stream: Stream) -> int:
     return len(await stream.read(WAIT_S, "bytes"))
 
 
-async def test_those_who_read_nothing_share_what_there_is_and_leave_room_for_others() -> None:
-    listener = TokenListener(Buffers(1000))
-    slow, ordinary = [listener.open() for _ in range(4)], listener.open()
-    for _ in range(1000):
-        for stream in slow:
-            stream.put(data(stream, 1))
-    held = [await read(stream) for stream in slow]
-    assert sum(held) < 1000
-    assert min(held) > 1000 / (len(slow) + 1) - 2
-    for stream in slow:
-        with pytest.raises(TooLarge):
-            await read(stream)
-    ordinary.put(data(ordinary, 400))
-    assert await read(ordinary) == 400
+async def test_who_holds_the_most_is_given_up_and_those_who_read_in_time_never() -> None:
+    listener = TokenListener(buffers_limit_bytes=1000)
+    reader = listener.open()
+    given_up = []
+    for number in range(100):  # one after the other, as large as they may be
+        slow = listener.open()
+        slow.on_give_up = partial(given_up.append, number)
+        for _ in range(9):
+            slow.put(data(slow, 90))
+        reader.put(data(reader, 100))
+        assert await read(reader) == 100
+    assert given_up == list(range(99))  # and what they held was free for the next
+    slow.put(data(slow, 200))
+    with pytest.raises(TooLarge):
+        await read(slow)
 
 
-async def test_what_was_read_or_is_given_up_is_free_for_others() -> None:
-    listener = TokenListener(Buffers(1000))
+async def test_what_was_read_or_is_closed_is_free_for_others() -> None:
+    listener = TokenListener(buffers_limit_bytes=1000)
     for _ in range(10):
         left, kept = listener.open(), listener.open()
         for stream in (left, kept):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import BadRequest
 from app.core.usage import Account, Entry, Sums, rows_of
 from app.router import usage_spool
 from app.router.figures import SpoolFigures
@@ -247,3 +248,43 @@ def test_entries_add_up_by_account_and_hour() -> None:
         ("ep-1", 0, 2), ("ep-1", 1, 1), ("ep-2", 0, 1),
     ]  # fmt: skip
     assert json.loads(rows[0].model_dump_json())["completion_tokens"] == 6
+
+
+async def test_what_is_under_way_stays_where_it_is_while_no_next_file_can_be_made(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, _, _ = node.router(file_bytes=300)
+    for number in (1, 2):
+        spool.write(entry(number, begun=True))
+
+    def refuse(_: Path) -> UsageFile:
+        raise OSError("no file can be made")
+
+    monkeypatch.setattr(UsageFile, "create", refuse)
+    spool.write(entry(3))
+    kill(spool)
+    await node.router()[1].step()
+    assert (node.control_plane.requests, node.control_plane.partial) == (2, 2)
+
+
+async def test_a_file_that_is_refused_for_good_is_set_aside_and_holds_up_no_other(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool, sender, figures = node.router(file_bytes=300)
+    take = node.control_plane.usage
+
+    async def refusing_the_first(batch: str) -> int:
+        if '"spool":"r1-1"' in batch:
+            raise BadRequest("This is not a batch of usage.")
+        return await take(batch)
+
+    node.control_plane.usage = refusing_the_first  # type: ignore[method-assign]
+    for number in range(1, 9):
+        spool.write(entry(number))
+    await sender.step()
+    await sender.step()
+    assert figures.lost_requests > 0
+    assert node.control_plane.requests == 8 - figures.lost_requests
+    assert caplog.text.count("set aside in r1-1.refused") == 1
+    assert "r1-1.refused" in node.files
+    assert "r1-1.jsonl" not in node.files

@@ -145,11 +145,15 @@ def _show_line(line: JobLine) -> dict[str, Any]:
 
 
 @router.get("/{job_id}/metrics")
-def metrics(job_id: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
-    """What a training has gone through: at most 2,000 points, evenly thinned out, and the last figures."""
+def metrics(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
+    """What a training has gone through: at most 2,000 points, evenly thinned out, and the last figures.
+
+    `sample` is what the new model says to the first question of the dataset.
+    """
     job = platform.jobs.get(caller.workspace, job_id)
-    curve = platform.jobs.curve(job)
-    return {"object": "job_metrics", "id": job.id, "last": job.metrics, **curve.model_dump(mode="json")}
+    curve, outcome = platform.jobs.curve(job), platform.jobs.outcome(job)
+    told = {"last": job.metrics, "sample": outcome.sample if outcome else ""}
+    return {"object": "job_metrics", "id": job.id, **told, **curve.model_dump(mode="json")}
 
 
 @router.post("/{job_id}:stop", status_code=202)

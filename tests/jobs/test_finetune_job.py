@@ -11,7 +11,7 @@ import pytest
 import jobs.finetune
 from app.core.errors import PlatformError
 from app.core.findings import Facts
-from app.core.job_specs import JobOutcome, TrainingProgress, TuneTask
+from app.core.job_specs import JobOutcome, TrainingProgress, TuneTask, ValidateTask
 from app.core.specs import CPU_SMALL
 from app.core.tuning_spec import TuningSpec
 from app.settings import Settings
@@ -52,6 +52,10 @@ class Play:
         for name in ("model.safetensors", "config.json"):
             shutil.copyfile(run.base / name, run.output / name)
         (run.adapter / "adapter_model.safetensors").write_bytes(b"a")
+        (run.adapter / "adapter_config.json").write_text(
+            json.dumps({"r": 16, "base_model_name_or_path": str(run.base)})
+        )
+        (run.adapter / "README.md").write_text(str(run.base))
         last = TrainingProgress(iteration=3, iterations=run.plan.iterations, loss=0.25, tokens_per_s_per_card=70.0)
         return Trained(last, stopped=self.stopped, sample="Here.")
 
@@ -115,7 +119,10 @@ def test_the_result_is_a_whole_model_with_a_card(tune: Any, play: Play, capsys: 
     assert "a \\| &lt;b>" in card
     assert "| iterations | 3 | given |" in card
     assert str(Path.home()) not in card
-    assert "adapter_model.safetensors" in names(tune, "jobs/job-1/artefacts/adapter/")
+    adapter = "jobs/job-1/artefacts/adapter/"
+    assert names(tune, adapter) == {"adapter_model.safetensors", "adapter_config.json"}
+    config = json.loads(tune.store.read(f"{adapter}adapter_config.json"))
+    assert config == {"r": 16, "base_model_name_or_path": "Tiny-Llama"}
     assert not names(tune, "jobs/job-1/checkpoints/")
     assert "learning_rate: 2e-05 (default)" in capsys.readouterr().out
     [run] = play.runs
@@ -235,3 +242,12 @@ def test_by_hand_the_same_file_is_the_same_job(tune: Any, tmp_path: Path) -> Non
     ):
         with pytest.raises(ValueError, match=told):
             read_task(json.dumps(json.loads(text) | wrong).encode(), settings, tune.store)
+
+
+def test_what_the_model_says_is_in_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(home=tmp_path)
+    store = open_store(settings)
+    task = ValidateTask(job_id="job-1", model_id="m-1", base_model="b", precision="BF16")
+    Workspace(settings, store, task).finish(JobOutcome(ok=True, sample="a secret"))
+    assert "secret" not in capsys.readouterr().out
+    assert b"secret" in store.read(job_object("job-1", "outcome.json"))
