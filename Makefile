@@ -12,8 +12,8 @@ stop: # what `make serve` started; data stay
 	@if [ -x .venv/bin/modelunit ]; then .venv/bin/modelunit down; else echo "Nothing to stop: nothing is set up here."; fi
 
 test: setup # those without Ray, then the others: a platform for each of two workers, which take whole files
-	@.venv/bin/python -m pytest -n 2 -m "not soak and not cluster"
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and cluster"
+	@.venv/bin/python -m pytest -n 2 --ignore tests/cluster -m "not soak"
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak" tests/cluster
 
 check: setup
 	@.venv/bin/ruff format --check

@@ -3,11 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from app.core.findings import Facts, Finding, finding
 from app.core.job_specs import JobOutcome, UploadTask
 from app.core.model_specs import Source
+from app.store.fetching import fetch_file
 from app.store.folders import Folder, FolderFile, RefusedEntry, SourceChanged, fingerprint
 from app.store.importing import import_folder
 from app.store.layout import Manifest, job_object
@@ -19,7 +19,6 @@ from jobs.workspace import Workspace, failed, main
 
 SERVED = (".json", ".model", ".jinja", ".txt", ".tiktoken")
 """What an engine reads beside the weights; code, pickles and other formats stay where they are."""
-CHUNK_BYTES = 16 << 20
 GIB = 1 << 30
 SPARE_BYTES = 2 * GIB
 """Of the node's disk, which others need too."""
@@ -29,7 +28,7 @@ def upload(workspace: Workspace) -> JobOutcome:
     """Copy, or convert and copy, or refer to the folder; publish the manifest last."""
     task = workspace.task
     assert isinstance(task, UploadTask)
-    folder = open_source(task.source, workspace.settings)
+    folder: Folder = open_source(task.source, workspace.settings)
     facts: Facts | None = None
     found: tuple[Finding, ...] = ()
     try:
@@ -107,7 +106,7 @@ def _converted(
     names = [file.name for file in pickled]
     total_bytes, done_bytes = sum(file.size_bytes for file in wanted), 0
     for file in wanted:
-        _fetch(folder, file, here / file.name)
+        fetch_file(folder, file, here / file.name)
         done_bytes += file.size_bytes
         workspace.progress("fetching", done_bytes, total_bytes)
     if not set(wanted) <= set(folder.files()):  # a file that was fetched is another by now
@@ -116,14 +115,6 @@ def _converted(
     for name in names:
         (here / name).unlink()
     return open_source(_here(workspace), workspace.settings)
-
-
-def _fetch(folder: Folder, file: FolderFile, path: Path) -> None:
-    arriving = path.with_name(f".{path.name}.part")
-    with arriving.open("wb") as target:
-        for start in range(0, file.size_bytes, CHUNK_BYTES):
-            target.write(folder.read(file, start, min(CHUNK_BYTES, file.size_bytes - start)))
-    arriving.replace(path)
 
 
 def _here(workspace: Workspace) -> Source:

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from pydantic import ValidationError
 
 from app.core.errors import PlatformError, without_paths
 from app.core.findings import Finding
-from app.core.job_specs import TASK, JobOutcome, JobProgress, MachineMemory, UploadTask, ValidateTask
+from app.core.job_specs import TASK, AnyTask, JobOutcome, JobProgress, MachineMemory, TrainingProgress, TuneTask
 from app.settings import Settings
-from app.store.layout import job_object
+from app.store.layout import JOB_PROGRESS, job_object
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_store
 
@@ -35,8 +34,16 @@ class Workspace:
 
     settings: Settings
     store: ObjectStore
-    task: ValidateTask | UploadTask
+    task: AnyTask
     _told_at: float = field(default=-PROGRESS_PERIOD_S)
+    _trained: TrainingProgress | None = field(default=None)
+    """What an attempt before told of its training."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.task, TuneTask):
+            with contextlib.suppress(StoreError, ValueError):
+                told = self.store.read(job_object(self.task.job_id, JOB_PROGRESS))
+                self._trained = JobProgress.model_validate_json(told).training
 
     @property
     def scratch(self) -> Path:
@@ -55,16 +62,17 @@ class Workspace:
         if time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
             return
         self._told_at = time.monotonic()
-        told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes)
+        told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes, training=self._trained)
         print(f"{phase}: {done_bytes >> 20} of {total_bytes >> 20} MiB" if total_bytes else phase, flush=True)
         with contextlib.suppress(StoreError):
-            self.store.write(job_object(self.task.job_id, "progress.json"), told.model_dump_json().encode())
+            self.store.write(job_object(self.task.job_id, JOB_PROGRESS), told.model_dump_json().encode())
 
     def finish(self, outcome: JobOutcome) -> None:
         """Write how it ended: the last thing a job does."""
         shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
         # First, for the log is kept as soon as the outcome is there.
-        print(json.dumps(outcome.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False), flush=True)
+        told = outcome.model_dump(mode="json", exclude_defaults=True, exclude={"sample"})  # which may repeat data
+        print(json.dumps(told, ensure_ascii=False), flush=True)
         self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
 
 
@@ -82,8 +90,15 @@ def failed(wrong: Finding) -> JobOutcome:
     return JobOutcome(ok=False, reason=wrong.message, findings=(wrong,))
 
 
-def main(work: Callable[[Workspace], JobOutcome]) -> None:
-    """Run `work` on the task that `--spec` names: a file, or an object of the platform's store.
+def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
+    """The task as the control plane has written it. Raises ValueError."""
+    return TASK.validate_json(text)
+
+
+def main(
+    work: Callable[[Workspace], JobOutcome], read: Callable[[bytes, Settings, ObjectStore], AnyTask] = read_task
+) -> None:
+    """Run `work` on the task that `--spec` names: a file, or an object of the platform's store; `read` parses it.
 
     Exits 0 when the job came to a verdict, whatever it is, and 1 when it could not: then it may be run again.
     """
@@ -94,8 +109,8 @@ def main(work: Callable[[Workspace], JobOutcome]) -> None:
     settings = Settings.from_environ()
     store = open_store(settings)
     try:
-        task = TASK.validate_json(Path(named).read_bytes() if Path(named).is_file() else store.read(named))
-    except (ObjectMissing, ValidationError, ValueError) as error:
+        task = read(Path(named).read_bytes() if Path(named).is_file() else store.read(named), settings, store)
+    except (ObjectMissing, ValueError) as error:
         sys.exit(f"--spec {named}: {error}")
     sweep_scratch(settings)
     workspace = Workspace(settings, store, task)

@@ -43,6 +43,8 @@ LIMITS = {
     "router_requests_per_s": Limit("ratio", "at_least", 0.85),
     "router_cpu_per_token_us": Limit("ratio", "at_most", 0.5),
     "upload_mib_per_s": Limit("ratio", "at_least", 0.9),
+    "finetune_lora_tokens_per_s": Limit("ratio", "at_least", 2.5),
+    "finetune_lora_tokens_per_s_vs_tuned": Limit("ratio", "at_least", 1.1),
     "validation_70b_s": Limit("ours", "at_most", 5),
     "validation_70b_read_bytes": Limit("ours", "at_most", 20e6),
     "list_1000_endpoints_p99_ms": Limit("ours", "at_most", 50),

@@ -24,6 +24,7 @@ from app.bench.router import measure_router
 from app.bench.rows import rows, rows_alone
 from app.bench.s3_server import NotInstalled
 from app.bench.stage import ENGINE_HOST
+from app.bench.tuning import measure_tuning
 from app.bench.upload import measure_upload
 from app.bench.validation import measure_70b
 from app.local import Say
@@ -120,6 +121,10 @@ def _upload(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
         return {}, {}, {}
 
 
+def _tuning(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
+    return *measure_tuning(model, rounds), {}
+
+
 def _validation(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
     return {}, {}, measure_70b(settings.run_dir, rounds)
 
@@ -131,6 +136,7 @@ def _records(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
 PARTS = {
     "router": Part("the router, against a bare Serve ingress", _router),
     "upload": Part("uploads, against plain boto3", _upload),
+    "tuning": Part("LoRA tuning, against transformers' Trainer", _tuning),
     "validation": Part("validation of a folder shaped like a 70B model", _validation),
     "records": Part("a thousand endpoints in the control plane", _records),
 }

@@ -5,6 +5,7 @@ import typer
 from app.cli.access import keys, members, workspaces
 from app.cli.catalog import catalog
 from app.cli.chat import chat_command
+from app.cli.data import data
 from app.cli.deploy import deploy_command
 from app.cli.endpoints import endpoints
 from app.cli.history import audit_command, events_command
@@ -21,6 +22,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=F
 app.add_typer(endpoints, name="endpoints", rich_help_panel=THINGS)
 app.add_typer(models, name="models", rich_help_panel=THINGS)
 app.add_typer(jobs, name="jobs", rich_help_panel=THINGS)
+app.add_typer(data, name="data", rich_help_panel=THINGS)
 app.add_typer(catalog, name="catalog", rich_help_panel=THINGS)
 app.add_typer(machine_types, name="machine-types", rich_help_panel=THINGS)
 app.add_typer(keys, name="keys", rich_help_panel=ACCESS)

@@ -6,22 +6,28 @@ import typer
 
 from app.cli.api import Api, segment
 from app.cli.findings import show_with_findings
-from app.cli.terminal import AsJson, Search, commands, errors, output, show, show_done
+from app.cli.terminal import AsJson, Confirm, Search, commands, errors, output, show, show_done
+from app.cli.tuning import create, estimate_command, export_command, plot_command, resume_command
 from app.core.records import JobState, JobType
 
 jobs = commands("Jobs: what works on models, and what it wrote.")
+jobs.add_typer(create, name="create")
+jobs.command("estimate")(estimate_command)
+jobs.command("plot")(plot_command)
+jobs.command("resume")(resume_command)
+jobs.command("export")(export_command)
 
 
 @jobs.command("list")
 def list_command(
-    type_: Annotated[JobType | None, typer.Option("--type", help="Such as upload or validate.")] = None,
+    type_: Annotated[JobType | None, typer.Option("--type", help="Such as finetune or validate.")] = None,
     state: Annotated[JobState | None, typer.Option(help="Such as running or failed.")] = None,
     model_id: Annotated[str | None, typer.Option()] = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs. Meant where no command is named."""
     rows = Api().list("jobs", type=type_, state=state, model_id=model_id)
-    show(rows, as_json, "id", "type", "model_name", "state", "progress", "reason")
+    show(rows, as_json, "id", "type", "name", "model_name", "state", "progress", "eta_s", "output_model", "reason")
 
 
 @jobs.command("get")
@@ -57,6 +63,13 @@ def logs_command(
 
 @jobs.command("stop")
 def stop_command(job: str, as_json: AsJson = False) -> None:
-    """Stop a job."""
+    """Stop a job; one that trains stops at a checkpoint, and can go on from there."""
     stopped = Api().call("POST", f"jobs/{segment(job)}:stop")
     show_done(f"{stopped['id']} is being stopped", stopped, as_json)
+
+
+@jobs.command("delete")
+def delete_command(job: str, confirm: Confirm, as_json: AsJson = False) -> None:
+    """Remove the record of a job that has ended, with its checkpoints; the model it made stays."""
+    gone = Api().delete(f"jobs/{segment(job)}", confirm)
+    show_done(f"{gone['id']} is gone", gone, as_json)

@@ -35,6 +35,8 @@ class ControlPlaneArgs(BaseModel):
     """Endpoints that a workspace may have, stopped ones too; and as many deleted ones that can be restored."""
     models_per_workspace: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     unfinished_jobs_per_workspace: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    reserved_for_endpoints: dict[str, Annotated[float, Field(ge=0, le=1_000_000)]] = {}
+    """Ray resources, such as {"GPU": 1}, that jobs leave free in the cluster, so that endpoints find room."""
     resources: dict[str, float] = {}
     """Ray resources that tie it to a node, such as {"head": 0.001}: its HOME holds the admin key."""
     simulations: dict[str, Simulation] = {}

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
@@ -13,17 +14,30 @@ from app.control_plane.services.job_logs import JobLogs
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.models import Models
 from app.control_plane.services.preparation import Preparation
-from app.core.job_specs import JobOutcome
-from app.core.jobs import UNFINISHED, RunStatus, judge, next_step, submission_id
-from app.core.records import Job, Model
+from app.control_plane.services.tuning import Tuning
+from app.control_plane.tuning_runs import TuningRuns
+from app.core.job_specs import TRAINING, JobOutcome, JobProgress
+from app.core.jobs import (
+    UNFINISHED,
+    JobVerdict,
+    RunStatus,
+    anew,
+    begun,
+    has_process,
+    judge,
+    next_step,
+    submission_id,
+)
+from app.core.records import Job, JobRun, Model, Record
+from app.core.tuning_watch import hangs
 from app.store.database import Registry
-from app.store.layout import job_object
+from app.store.layout import Manifest, job_object
 from app.store.object_store import ObjectStore
 
-MODULES = {"upload": "jobs.upload", "validate": "jobs.validate"}
+MODULES = {"upload": "jobs.upload", "validate": "jobs.validate", "finetune": "jobs.finetune"}
 RETRY_S = 5.0
 MAX_PROCESSES = 8
-"""Of jobs at a time; the others wait their turn."""
+"""Of jobs at a time that do not train; the others wait their turn."""
 SWEEP_PERIOD_S = 3600.0
 
 log = logging.getLogger("ray.serve")
@@ -48,6 +62,8 @@ class JobRunner:
         logs: JobLogs,
         models: Models,
         preparation: Preparation,
+        tuning: Tuning,
+        tuning_runs: TuningRuns,
         cluster: JobPort,
         lock: threading.RLock,
         changed: Callable[[], None],
@@ -59,6 +75,8 @@ class JobRunner:
         self._logs = logs
         self._models = models
         self._preparation = preparation
+        self._tuning = tuning
+        self._tuning_runs = tuning_runs
         self._cluster = cluster
         self._lock = lock
         self._changed = changed
@@ -71,7 +89,10 @@ class JobRunner:
         """One round; returns whether nothing is left to wait for. One job's trouble never holds up another."""
         for model in self._models.in_state("preparing"):
             self._guarded(model.id, partial(self._prepare, model))
-        unfinished = self._jobs.unfinished()
+        every = self._jobs.unfinished()
+        for job in self._tuning_runs.begin([job for job in every if job.type == "finetune"]):
+            self._guarded(job.id, partial(self._run, job))
+        unfinished = [job for job in every if job.type != "finetune"]
         turn = [job for job in unfinished if job.attempts or job.state == "stopping"]
         turn += [job for job in unfinished if job not in turn][: max(0, MAX_PROCESSES - len(turn))]
         for job in turn:
@@ -108,35 +129,66 @@ class JobRunner:
             self._changed()
 
     def _run(self, job: Job) -> None:
-        outcome = self._jobs.outcome(job)
+        outcome, progress = self._jobs.outcome(job), self._jobs.progress(job)
         status: RunStatus = "missing"
         message = ""
-        if outcome is None and job.attempts:
+        if outcome is None and has_process(job):
             status, message = self._cluster.run_status(submission_id(job, job.attempts))
-        verdict = judge(job, status, message, outcome)
+        trains = job.type == "finetune"
+        lost = trains and has_process(job) and outcome is None and status not in ("pending", "running")
+        checkpoint = self._jobs.checkpoint(job) if lost else 0
+        verdict = judge(job, status, message, outcome, checkpoint)
         if job.state == "stopping" and status in ("pending", "running"):
-            self._cluster.stop(submission_id(job, job.attempts))
+            gently = trains and status == "running"
+            if not gently or self._tuning_runs.is_to_be_ended(job):
+                self._cluster.stop(submission_id(job, job.attempts))
+        if trains:
+            verdict = self._as_training(job, verdict, progress)
         if verdict.submit:
             self._submit(job)
+        if verdict.again:
+            self._jobs.forget_stop(job)
+        manifest = self._tuning.published(job) if trains and verdict.state == "completed" else None
         if verdict.state not in UNFINISHED:
             self._logs.keep(job)
-        self._write_down(job, verdict.state, verdict.reason, outcome, job.attempts + verdict.submit)
+        run = anew(job) if verdict.again else begun(job, checkpoint) if verdict.submit else job.run
+        self._write_down(job, verdict, run, outcome, progress, manifest)
+
+    def _as_training(self, job: Job, verdict: JobVerdict, progress: JobProgress) -> JobVerdict:
+        if verdict.submit and (held := self._tuning_runs.held(job)):
+            return replace(verdict, submit=False, reason=held)
+        if verdict.state == "running":
+            return replace(verdict, reason=self._tuning_runs.watch(job, progress))
+        return verdict
 
     def _submit(self, job: Job) -> None:
         spec = job_object(job.id, "spec.json")
         self._store.write(spec, json.dumps(job.spec).encode())
         self._cluster.submit(submission_id(job, job.attempts + 1), f"python -m {MODULES[job.type]} --spec {spec}")
 
-    def _write_down(self, job: Job, state: str, reason: str, outcome: JobOutcome | None, attempts: int) -> None:
+    def _write_down(
+        self,
+        job: Job,
+        verdict: JobVerdict,
+        run: JobRun,
+        outcome: JobOutcome | None,
+        progress: JobProgress,
+        manifest: Manifest | None,
+    ) -> None:
+        """`manifest`: of what a training has published."""
         now = datetime.now(UTC)
-        progress = self._jobs.progress(job)
+        state, trained = verdict.state, progress.training
+        attempts = job.attempts + verdict.submit
         update = {
             "state": state,
-            "reason": reason,
+            "reason": verdict.reason,
             "attempts": attempts,
+            "run": run,
             "progress": 1.0 if state == "completed" else progress.fraction,
             "done_bytes": progress.done_bytes,
             "total_bytes": progress.total_bytes,
+            "eta_s": trained.eta_s if trained and state == "running" and progress.phase == TRAINING else None,
+            "metrics": outcome.metrics if outcome and outcome.metrics else trained.metrics if trained else job.metrics,
             "findings": outcome.findings if outcome else (),
             "started_at": job.started_at or (now if state == "running" else None),
             "finished_at": None if state in UNFINISHED else now,
@@ -145,10 +197,19 @@ class JobRunner:
             current = self._registry.get(Job, job.id)
             if current is None or current.state not in UNFINISHED:
                 return
-            if current.state == "stopping" and state in UNFINISHED:
-                update = {"attempts": attempts}  # somebody wished otherwise: a process that just began is ended next
+            if current.state == "stopping" and state in UNFINISHED and current.run.stop_for != job.run.stop_for:
+                # Somebody wished otherwise: a process that just began is ended next.
+                update = {"attempts": attempts}
+            made: list[Record] = []
+            if job.type == "finetune" and state == "completed" and outcome:
+                fields, made = self._tuning.settled(job, outcome, manifest)
+                update |= fields
             updated = current.model_copy(update=update)
             if updated == current:
                 return
-            notes = [event(job.workspace, job.id, state, reason)] if updated.state != current.state else []
-            self._registry.put(updated, *notes)
+            notes = [event(job.workspace, job.id, state, verdict.reason)] if updated.state != current.state else []
+            if hangs(updated) and not hangs(current):
+                notes.append(event(job.workspace, job.id, "hanging", updated.reason))
+            self._registry.put(updated, *notes, *made)
+        if made:
+            self._changed()

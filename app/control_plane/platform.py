@@ -13,13 +13,14 @@ from app.control_plane.faults import die_once
 from app.control_plane.job_runner import JobPort, JobRunner
 from app.control_plane.loop import Loop
 from app.control_plane.reconciler import ClusterPort, Reconciler
-from app.control_plane.retention import Retention, retained_logs, retained_records
+from app.control_plane.retention import Retention, retained_job_logs, retained_logs, retained_records
 from app.control_plane.services.audit import Audit
 from app.control_plane.services.bounds import Bounds
 from app.control_plane.services.declarations import Declarations
 from app.control_plane.services.deploys import Deploys
 from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.endpoints import Endpoints
+from app.control_plane.services.estimates import Estimates
 from app.control_plane.services.events import Events
 from app.control_plane.services.families import Families
 from app.control_plane.services.figures import Figures
@@ -40,6 +41,7 @@ from app.control_plane.services.routing_table import RoutingTables
 from app.control_plane.services.scaling_journal import NotesPort, ScalingJournal
 from app.control_plane.services.tiers import Tiers
 from app.control_plane.services.tombstones import Tombstones
+from app.control_plane.services.tuning import Tuning
 from app.control_plane.services.unit_phases import UnitPhases
 from app.control_plane.services.unit_specs import UnitSpecs
 from app.control_plane.services.unit_starts import UnitStarts
@@ -47,6 +49,7 @@ from app.control_plane.services.usage import Usage
 from app.control_plane.services.wakes import WakePort, Wakes
 from app.control_plane.services.workspaces import Workspaces
 from app.control_plane.stop_rules import StopRules
+from app.control_plane.tuning_runs import TuningRuns
 from app.core.errors import Superseded
 from app.core.stop_rules import IdleRule
 from app.core.waiting import Room
@@ -112,13 +115,17 @@ class Platform:
             models=args.models_per_workspace,
             unfinished_jobs=args.unfinished_jobs_per_workspace,
         )
-        self.jobs = Jobs(self.registry, store, lock, self.job_loop.nudge)
+        self.jobs = Jobs(self.registry, store, lock, self.job_loop.nudge, now)
         self.machines = Machines(self.registry, self.catalog, args.machine_types, cluster.rooms, clock)
-        self.job_logs = JobLogs(self.registry, store, cluster)
+        self.job_logs = JobLogs(self.registry, store, cluster, settings)
         self.models = Models(self.registry, store, self.catalog, self.jobs, bounds, lock, self.job_loop.nudge, clock)
         self.preparation = Preparation(
             self.registry, store, self.models, self.jobs, bounds, self.machines, lock, self.job_loop.nudge
         )
+        self.tuning = Tuning(
+            self.registry, store, self.models, self.jobs, bounds, self.machines, lock, self.job_loop.nudge
+        )
+        self.estimates = Estimates(self.registry, self.catalog, self.models, self.machines)
         self.starts = UnitStarts(self.registry, clock, now)
         families = Families(self.registry, self.catalog)
         self.tables = RoutingTables(
@@ -151,6 +158,8 @@ class Platform:
             self.job_logs,
             self.models,
             self.preparation,
+            self.tuning,
+            TuningRuns(self.registry, self.jobs, self.machines, args.reserved_for_endpoints, lock, clock, now),
             cluster,
             lock,
             self.endpoint_loop.nudge,
@@ -183,7 +192,12 @@ class Platform:
         self.log_places = LogPlaces()
         self.following = Following(now)
         self.retention = Retention(
-            [*retained_records(self.registry, args.events_kept_days), retained_logs(self.logs)], now
+            [
+                *retained_records(self.registry, args.events_kept_days),
+                retained_logs(self.logs),
+                retained_job_logs(self.job_logs),
+            ],
+            now,
         )
 
     def open(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from app.control_plane.services.job_logs import JobLogs
 from app.control_plane.services.logs import LogStore
 from app.core.records import (
     AuditEntry,
@@ -62,6 +63,11 @@ def retained_records(registry: Registry, events_kept_days: int) -> list[Kept]:
 def retained_logs(logs: LogStore) -> Kept:
     """What units logged."""
     return Kept("logs", LOGS_KEPT, lambda moment: logs.drop_before(moment, BATCH) < BATCH)
+
+
+def retained_job_logs(logs: JobLogs) -> Kept:
+    """What jobs logged; those that were asked for have a copy elsewhere, which stays (S3, table 6-2)."""
+    return Kept("logs of jobs", LOGS_KEPT, lambda moment: logs.drop_before(moment, BATCH) < BATCH)
 
 
 class Retention:

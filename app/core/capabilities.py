@@ -1,4 +1,4 @@
-"""What a version of a model is for (S3, chapter 4: quantized ones are deployed only), and why not for the rest."""
+"""What a version of a model is for (S3, chapter 4; S0, on custom models), and why not for the rest."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
@@ -10,6 +10,25 @@ from app.core.specs import Precision
 
 Use = Literal["tune", "compress", "deploy"]
 USES: tuple[Use, ...] = ("tune", "compress", "deploy")
+Origin = Literal["uploaded", "full", "lora"]
+"""How a model came to be: brought, or tuned here in one of the ways."""
+Way = Literal["unit", "per_token", "batch"]
+"""How it can be called: by model units of its own, online and paid per token, or in batches paid per token."""
+WAYS: tuple[Way, ...] = ("unit", "per_token", "batch")
+_CALLED: dict[tuple[Origin, bool], tuple[Way, ...]] = {
+    # (origin, quantized): the ways (S0)
+    ("uploaded", False): ("unit",),
+    ("uploaded", True): ("unit",),
+    ("full", False): ("unit", "batch"),
+    ("full", True): ("unit", "batch"),
+    ("lora", False): ("unit",),
+    ("lora", True): ("unit", "per_token", "batch"),
+}
+_NOT_CALLED: dict[Origin, str] = {
+    "uploaded": "uploaded models are called by model units only, and not in batches",
+    "full": "models of full fine-tuning are called online by model units only",
+    "lora": "models of LoRA fine-tuning must be quantized before they are called per token or in batches",
+}
 
 
 class Offer(Protocol):
@@ -26,6 +45,21 @@ class Offer(Protocol):
 
     @property
     def deploy(self) -> bool: ...
+
+
+class Calls(BaseModel):
+    """The ways in which a version can be called; each other one has a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ways: tuple[Way, ...]
+    why_not: dict[Way, str]
+
+
+def calls(origin: Origin, precision: Precision) -> Calls:
+    """Of one version of a model."""
+    ways = _CALLED[origin, precision != "BF16"]
+    return Calls(ways=ways, why_not={way: _NOT_CALLED[origin] for way in WAYS if way not in ways})
 
 
 class Supports(BaseModel):

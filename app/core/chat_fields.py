@@ -29,6 +29,6 @@ Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 Biases = Annotated[dict[TokenId, Bias], Field(max_length=MAX_BIASES)]
 Seed = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Label = Annotated[str, Field(max_length=512)]
 """Words of the caller's own that nothing depends on."""

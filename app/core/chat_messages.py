@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from app.core.chat_json import Echo, Mark
 from app.core.chat_tools import Strict
 
 MAX_MESSAGES = 4096
@@ -18,10 +19,12 @@ OTHER_PARTS = (
 
 
 class TextPart(Strict):
-    """A piece of a message's content."""
+    """A piece of a message's content; where it is to be cached up to has no effect."""
 
     type: Literal["text"]
     text: str
+    cache_control: Mark | None = None
+    prompt_cache_breakpoint: Mark | None = None
 
 
 Content = str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
@@ -30,10 +33,11 @@ _CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class CalledFunction(Strict):
-    """The function's name and its arguments, as JSON in a string."""
+    """The function's name and its arguments, as JSON in a string; what a client has made of that has no effect."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     arguments: str
+    parsed_arguments: Echo = None
 
 
 class ToolCall(Strict):
@@ -55,7 +59,10 @@ class SpokenMessage(Strict):
 
 
 class AssistantMessage(Strict):
-    """What the model said, as an earlier answer had it; the last four are empty in every answer of ours."""
+    """What the model said, as an earlier answer had it; those without a type are empty in every answer of ours.
+
+    `parsed`: what a client has made of the content; without effect.
+    """
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -64,9 +71,18 @@ class AssistantMessage(Strict):
     reasoning: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
+    parsed: Echo = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
     audio: None = None
     function_call: None = None
+    encrypted_content: None = None
+
+    @property
+    def says(self) -> bool:
+        """Whether there is anything in it."""
+        return self.content is not None or bool(
+            self.tool_calls or self.reasoning or self.reasoning_content or self.refusal
+        )
 
 
 class ToolMessage(Strict):

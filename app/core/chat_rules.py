@@ -27,9 +27,21 @@ from app.core.chat_fields import (
     TopK,
     TopP,
 )
+from app.core.chat_json import Mark
 from app.core.chat_messages import AssistantMessage, Messages
 from app.core.chat_terms import PROFILES
-from app.core.chat_tools import MAX_TOOLS, NamedTool, ResponseFormat, Strict, Tool
+from app.core.chat_tools import (
+    MAX_SCHEMA_COUNT,
+    MAX_TOOLS,
+    MAX_UNROLLED,
+    TOO_MUCH_UNROLLED,
+    NamedTool,
+    ResponseFormat,
+    Strict,
+    Tool,
+    patterns_unrolled,
+    too_large_count,
+)
 from app.core.errors import InvalidField
 
 
@@ -50,6 +62,12 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = None
 
 
+class Thinking(Strict):
+    """Ark's word for reasoning_effort."""
+
+    type: Literal["enabled", "disabled", "auto"]
+
+
 class ChatRequest(Strict):
     """The body of POST /v1/chat/completions. Whatever is null counts as left out."""
 
@@ -66,7 +84,7 @@ class ChatRequest(Strict):
     max_tokens: Tokens | None = _filled(
         "max_tokens",
         "Of the answer, which together with the prompt has at most the endpoint's max_model_len. Left out: as many as "
-        "that leaves.",
+        "that leaves, or the model's own limit.",
     )
     max_completion_tokens: Tokens | None = Field(None, description="The same by its newer name; give one of them.")
     temperature: Temperature | None = _filled("temperature", "0: greedy. Left out: the model's own, else 1.")
@@ -107,6 +125,9 @@ class ChatRequest(Strict):
         None,
         description="How much a reasoning model thinks, as far as its chat template knows of it; none: not at all.",
     )
+    thinking: Thinking | None = Field(
+        None, description="disabled: as reasoning_effort none, where that is not given; enabled and auto: as left out."
+    )
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = Field(
         None, description="Text is the only one."
     )
@@ -116,12 +137,14 @@ class ChatRequest(Strict):
     user: Label | None = Field(None, description="Without effect.")
     safety_identifier: Label | None = Field(None, description="Without effect.")
     prompt_cache_key: Label | None = Field(None, description="Without effect.")
+    prompt_cache_retention: Label | None = Field(None, description="Without effect.")
+    prompt_cache_options: Mark | None = Field(None, description="Without effect.")
     metadata: Annotated[dict[str, Label], Field(max_length=16)] | None = Field(None, description="Without effect.")
 
     # Refused, each with the reason; some clients send them as null, which asks for nothing.
     audio: None = _refused("models here give text only")
     chat_template: None = _refused("an endpoint uses its model's own template")
-    chat_template_kwargs: None = _refused("an endpoint uses its model's own template")
+    chat_template_kwargs: None = _refused("to turn thinking off, use reasoning_effort: none")
     documents: None = _refused("write them into a message")
     function_call: None = _refused("use tool_choice")
     functions: None = _refused("use tools")
@@ -129,7 +152,6 @@ class ChatRequest(Strict):
     prediction: None = _refused("there is no use for it")
     prompt_embeds: None = _refused("prompts are text, in messages")
     structured_outputs: None = _refused("use response_format")
-    thinking: None = _refused("use reasoning_effort, where 'none' turns thinking off")
     web_search_options: None = _refused("nothing is fetched for a caller")
 
 
@@ -167,15 +189,28 @@ def check_chat(body: bytes, form: type[ChatRequest] = ChatRequest) -> ChatReques
 
 def _check_messages(request: ChatRequest) -> None:
     for index, message in enumerate(request.messages):
-        if isinstance(message, AssistantMessage) and message.content is None and not message.tool_calls:
+        if isinstance(message, AssistantMessage) and not message.says:
             raise InvalidField(
-                f"messages[{index}].content is missing; only a message with tool_calls needs none.",
+                f"messages[{index}].content is missing; only one with tool_calls, reasoning or refusal needs none.",
                 f"messages[{index}].content",
             )
 
 
 def _check_tools(request: ChatRequest) -> None:
     choice = request.tool_choice
+    to_unroll = 0
+    for index, tool in enumerate(request.tools or ()):
+        bound = tool.function.strict or choice not in (None, "none", "auto")
+        to_unroll += patterns_unrolled(tool.function.parameters or {}) if bound else 0
+        if to_unroll > MAX_UNROLLED:
+            raise InvalidField(f"tools[{index}].function.parameters: {TOO_MUCH_UNROLLED}.", "tools")
+        if bound and (keyword := too_large_count(tool.function.parameters or {})):
+            param = f"tools[{index}].function.parameters"
+            raise InvalidField(
+                f"{param}: {keyword} is at most {MAX_SCHEMA_COUNT} where the model has to keep to it, which strict and "
+                "tool_choice ask for.",
+                param,
+            )
     if choice in (None, "none"):
         return
     if request.tools is None:

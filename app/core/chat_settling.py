@@ -4,13 +4,14 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from app.core.chat_history import is_for_the_engine, told
 from app.core.chat_rules import ChatRequest
 from app.core.chat_terms import ChatTerms
 from app.core.errors import InvalidField
 
 _NO_NULL = frozenset({"ignore_eos", "use_beam_search", "length_penalty", "tool_choice"})
 """The engine takes these left out, but not null."""
-_NOT_FOR_THE_ENGINE = _NO_NULL | {"best_of"}
+_NOT_FOR_THE_ENGINE = _NO_NULL | {"best_of", "thinking"}
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop": (None, []),
     "min_p": (None, 0),
@@ -31,12 +32,17 @@ def settle(request: ChatRequest, body: bytes, terms: ChatTerms) -> bytes:
     added = {name: value for name, value in terms.defaults.items() if getattr(request, name) is None}
     if request.max_completion_tokens is not None:
         added.pop("max_tokens", None)
+    if request.thinking and request.thinking.type == "disabled" and request.reasoning_effort is None:
+        added["reasoning_effort"] = "none"
     _check_sampling(request.model_copy(update=added) if added else request)
     _check_offer(request, terms)
     dropped = [name for name in request.model_fields_set & _NOT_FOR_THE_ENGINE if _is_dropped(name, request)]
-    if not added and not dropped:
+    retold = [index for index, message in enumerate(request.messages) if not is_for_the_engine(message)]
+    if not added and not dropped and not retold:
         return body
     fields = from_json(body)
+    for index in retold:
+        fields["messages"][index] = told(fields["messages"][index])
     for name in dropped:
         del fields[name]
     return to_json(fields | added)

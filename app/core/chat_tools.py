@@ -1,18 +1,24 @@
 """Functions a model may call, and JSON schemas in requests: of bounded size, and pointing nowhere outside."""
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.core.chat_json import nodes
+from app.core.chat_patterns import unrolled
 
 MAX_TOOLS = 128
 MAX_SCHEMA_DEPTH = 32
 MAX_SCHEMA_VALUES = 4096
 """Of one schema: objects, lists and plain values together."""
 MAX_SCHEMA_COUNT = 10_000
-"""What a schema may say at most of a length or a number of items: an engine unrolls it."""
-MAX_NUMBER = (1 << 64) - 1
+"""What a schema that binds the answer may say at most of a length or a number of items: an engine unrolls it."""
 MAX_PATTERN_CHARACTERS = 1024
+MAX_UNROLLED = 2000
+"""Characters that the patterns of schemas that bind the answer come to, written out: more takes an engine seconds."""
+TOO_MUCH_UNROLLED = (
+    f"its patterns come to more than {MAX_UNROLLED} characters when counted repeats such as {{1,100}} are written out"
+)
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 
@@ -23,28 +29,44 @@ class Strict(BaseModel):
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
-    level: list[Any] = [schema]
-    values = depth = 0
-    while level:
-        values, depth = values + len(level), depth + 1
-        if depth > MAX_SCHEMA_DEPTH:
-            raise ValueError(f"a schema has at most {MAX_SCHEMA_DEPTH} levels")
-        groups = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
-        if values + sum(map(len, groups)) > MAX_SCHEMA_VALUES:
-            raise ValueError(f"a schema has at most {MAX_SCHEMA_VALUES} values")
-        for node in level:
-            _check_value(node)
-        level = [child for group in groups for child in group]
+    for node in nodes(schema, "a schema", MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES):
+        if isinstance(node, dict):
+            _check_keywords(node)
     return schema
 
 
-def _check_value(node: Any) -> None:
-    if isinstance(node, dict):
-        _check_keywords(node)
-    elif isinstance(node, float) and not math.isfinite(node):
-        raise ValueError("NaN and Infinity are not JSON")
-    elif isinstance(node, int) and not -MAX_NUMBER <= node <= MAX_NUMBER:
-        raise ValueError("whole numbers have at most 64 bits")
+def _unrollable(schema: dict[str, Any]) -> dict[str, Any]:
+    if patterns_unrolled(schema) > MAX_UNROLLED:
+        raise ValueError(TOO_MUCH_UNROLLED)
+    if keyword := too_large_count(schema):
+        raise ValueError(f"{keyword} is at most {MAX_SCHEMA_COUNT}")
+    return schema
+
+
+def too_large_count(schema: dict[str, Any]) -> str | None:
+    """The first keyword of a bounded schema that says more than an engine could unroll."""
+    found = (
+        keyword
+        for node in nodes(schema, "a schema", MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES)
+        if isinstance(node, dict)
+        for keyword in _COUNTS
+        if isinstance(count := node.get(keyword), int | float) and abs(count) > MAX_SCHEMA_COUNT
+    )
+    return next(found, None)
+
+
+def patterns_unrolled(schema: dict[str, Any]) -> int:
+    """Characters that all patterns of a bounded schema come to when their repeats are written out."""
+    return sum(
+        unrolled(pattern)
+        for node in nodes(schema, "a schema", MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES)
+        if isinstance(node, dict)
+        for name, value in node.items()
+        for pattern in (
+            (value,) if name == "pattern" else value if name == "patternProperties" and isinstance(value, dict) else ()
+        )
+        if isinstance(pattern, str)
+    )
 
 
 def _check_keywords(node: dict[str, Any]) -> None:
@@ -55,10 +77,6 @@ def _check_keywords(node: dict[str, Any]) -> None:
     pattern = node.get("pattern")
     if isinstance(pattern, str) and len(pattern) > MAX_PATTERN_CHARACTERS:
         raise ValueError(f"pattern has at most {MAX_PATTERN_CHARACTERS} characters")
-    for keyword in _COUNTS:
-        count = node.get(keyword)
-        if isinstance(count, int | float) and abs(count) > MAX_SCHEMA_COUNT:
-            raise ValueError(f"{keyword} is at most {MAX_SCHEMA_COUNT}")
 
 
 JsonSchema = Annotated[dict[str, Any], AfterValidator(_bounded)]
@@ -100,7 +118,7 @@ class Schema(Strict):
 
     name: FunctionName
     description: _Description | None = None
-    schema_: Annotated[JsonSchema, Field(alias="schema")]
+    schema_: Annotated[JsonSchema, AfterValidator(_unrollable), Field(alias="schema")]
     strict: bool | None = None
 
 

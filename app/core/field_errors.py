@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from app.core.errors import BadRequest, InvalidField
 
+_TAGS = (("finetune",), ("validate",))
+"""Bodies of several kinds are told apart by their `type`, which pydantic puts before the field's name."""
 PARAM_LIMIT = 128
 """Callers make up the names of unknown fields: no error repeats more than this of one."""
 
@@ -22,9 +24,14 @@ def explain(errors: Sequence[Any]) -> BadRequest:
 
     Of the errors of one field the one that got furthest into the value is told: with unions, the branch that was meant.
     """
+    errors = [{**error, "loc": _without_tag(tuple(error["loc"]))} for error in errors]
     field = errors[0]["loc"][:1]
     told = max((e for e in errors if e["loc"][:1] == field), key=lambda e: (len(_path(e["loc"])), _about_value(e)))
     return _explain(told)
+
+
+def _without_tag(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return loc[1:] if loc[:1] in _TAGS and len(loc) > 1 else loc  # alone it is a field that is called like a tag
 
 
 def _about_value(error: Any) -> bool:
@@ -46,6 +53,9 @@ def _is_branch(part: str) -> bool:
 def _explain(error: Any) -> BadRequest:
     if error["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        allowed = ", ".join(tag for (tag,) in _TAGS)
+        return InvalidField(f"type is missing or unknown; allowed: {allowed}.", "type")
     if not error["loc"]:
         return BadRequest("The body must be a JSON object.", code="invalid_json")
     path = _path(error["loc"])

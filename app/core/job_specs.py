@@ -1,12 +1,14 @@
 """What the control plane and a job process tell each other, as JSON files in the object store."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.core.findings import Facts, Finding
 from app.core.model_specs import Source
-from app.core.specs import Precision
+from app.core.specs import MachineType, Precision
+from app.core.tuning_spec import TuningSpec
 
 
 class MachineMemory(BaseModel):
@@ -49,8 +51,36 @@ class UploadTask(_Task):
     """The fingerprint of the folder that was validated; the upload refuses any other."""
 
 
-Task = Annotated[ValidateTask | UploadTask, Field(discriminator="type")]
-TASK: TypeAdapter[ValidateTask | UploadTask] = TypeAdapter(Task)
+class TuneTask(_Task):
+    """Make a new model of one, by training it on conversations. `model_id` is the one it begins with."""
+
+    type: Literal["finetune"] = "finetune"
+    precision: Precision = "BF16"
+    prefix: str
+    """Where the weights that it begins with are published."""
+    spec: TuningSpec
+    machine: MachineType
+    finish: bool = False
+    """Train no further: the newest checkpoint is the result."""
+
+    @property
+    def output_model_id(self) -> str:
+        return output_model_id(self.job_id)
+
+
+def output_model_id(job_id: str) -> str:
+    """The ID of the model that a job makes: known before there is one, and never another's."""
+    return f"m-{job_id.removeprefix('job-')}"
+
+
+def job_of_model(model_id: str) -> str:
+    """The ID of the job that would have made a model of this ID."""
+    return f"job-{model_id.removeprefix('m-')}"
+
+
+AnyTask = ValidateTask | UploadTask | TuneTask
+Task = Annotated[AnyTask, Field(discriminator="type")]
+TASK: TypeAdapter[AnyTask] = TypeAdapter(Task)
 
 
 class JobProgress(BaseModel):
@@ -61,11 +91,57 @@ class JobProgress(BaseModel):
     phase: str = ""
     done_bytes: int = 0
     total_bytes: int = 0
+    training: "TrainingProgress | None" = None
+    """Of a job that trains, from its first iteration on; while `phase` is another than "training", an attempt's before.
+    """
 
     @property
     def fraction(self) -> float:
         """From 0 to 1."""
+        if self.training:
+            return self.training.fraction
         return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 0.0
+
+
+TRAINING = "training"
+"""The phase of a job whose training runs, and has the machines that it needs."""
+
+
+class TrainingProgress(BaseModel):
+    """How far a training is, and how fast."""
+
+    model_config = ConfigDict(frozen=True)
+
+    iteration: int
+    """The last one done, from 1; 0 before it."""
+    iterations: int
+    loss: float | None = None
+    """Mean over the trained tokens of the last iteration."""
+    learning_rate: float | None = None
+    validation_loss: float | None = None
+    s_per_iteration: float | None = None
+    """The usual time of one; None while that is not known."""
+    tokens_per_s: float | None = None
+    """Over all cards, padding not counted."""
+    tokens_per_s_per_card: float | None = None
+    tokens_per_iteration: float | None = None
+    iterated_s: float = 0.0
+    """How long it has trained, over all attempts: queues and preparation do not count."""
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.iteration / self.iterations) if self.iterations else 1.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Until the last iteration; None while the time of one is not known."""
+        return None if self.s_per_iteration is None else (self.iterations - self.iteration) * self.s_per_iteration
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures that people watch; those that are not known are left out."""
+        told = self.model_dump(exclude_none=True)
+        return {name: float(value) for name, value in told.items() if math.isfinite(value)}
 
 
 class JobOutcome(BaseModel):
@@ -74,6 +150,8 @@ class JobOutcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     ok: bool
+    stopped: bool = False
+    """TuneTask: it was asked to stop, and did, at a checkpoint."""
     reason: str = ""
     findings: tuple[Finding, ...] = ()
     facts: Facts | None = None
@@ -81,6 +159,10 @@ class JobOutcome(BaseModel):
     """ValidateTask: the fingerprint of the folder that was looked at."""
     read_bytes: int = 0
     prefix: str | None = None
-    """UploadTask: where the version is published."""
+    """UploadTask, TuneTask: where the version is published."""
     digest: str | None = None
     size_bytes: int = 0
+    metrics: dict[str, float] = {}
+    """TuneTask: the last figures."""
+    sample: str = ""
+    """TuneTask: what the new model answered to the dataset's first question, cut short."""

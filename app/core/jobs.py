@@ -1,12 +1,13 @@
 """What becomes of jobs and of models in preparation: pure decisions from what was seen."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.job_specs import JobOutcome
-from app.core.records import Job, JobState, Model
+from app.core.job_specs import JobOutcome, TuneTask
+from app.core.records import Job, JobRun, JobState, Model
 
 MAX_ATTEMPTS = 3
 UNFINISHED: tuple[JobState, ...] = ("creating", "queued", "running", "stopping")
@@ -22,26 +23,60 @@ class JobVerdict:
     state: JobState
     reason: str = ""
     submit: bool = False
+    again: bool = False
+    """It gave its place away: it is to wait for another."""
 
 
-def judge(job: Job, status: RunStatus, message: str, outcome: JobOutcome | None) -> JobVerdict:
-    """What an unfinished job is now. Its own outcome counts for more than what Ray says of its process."""
+def judge(job: Job, status: RunStatus, message: str, outcome: JobOutcome | None, checkpoint: int = 0) -> JobVerdict:
+    """What an unfinished job is now. Its own outcome counts for more than what Ray says of its process.
+
+    `checkpoint` is the newest one's number: attempts that got further do not count against the most.
+    """
+    if outcome is not None and outcome.ok and (job.state != "stopping" or job.type == "finetune"):
+        return JobVerdict("completed", outcome.reason)
     if job.state == "stopping":
-        ended = outcome is not None or status not in ("pending", "running")
-        return JobVerdict("stopped" if ended else "stopping", job.reason)
+        if outcome is None and status in ("pending", "running"):
+            return JobVerdict("stopping", job.reason)
+        if outcome is not None and not outcome.stopped and job.type == "finetune":
+            return JobVerdict("failed", outcome.reason)
+        again = job.run.stop_for == "preemption"
+        return JobVerdict("queued" if again else "stopped", job.reason, again=again)
     if outcome is not None:
-        return JobVerdict("completed" if outcome.ok else "failed", outcome.reason)
+        return JobVerdict("stopped" if outcome.stopped else "failed", outcome.reason)
     if status == "pending":
-        return JobVerdict("queued")
+        return JobVerdict("queued", "it waits for a process")
     if status == "running":
         return JobVerdict("running")
+    tries = job.attempts - job.run.attempts_before
+    if tries == 0:
+        return JobVerdict("queued", job.reason if job.attempts else "", submit=True)
     if status == "stopped":
         return JobVerdict("stopped", "it was stopped in Ray")
-    if job.attempts == 0:
-        return JobVerdict("queued", submit=True)
-    if job.attempts < MAX_ATTEMPTS:
+    if tries < MAX_ATTEMPTS or checkpoint > job.run.checkpoint_before:
         return JobVerdict("queued", "its process was lost; it begins again where it can", submit=True)
-    return JobVerdict("failed", f"its process ended {job.attempts} times without a result. {message}".strip())
+    return JobVerdict("failed", f"its process ended {tries} times without a result. {message}".strip())
+
+
+def tune_task(job: Job) -> TuneTask:
+    """What the process of a fine-tuning job is told."""
+    return TuneTask.model_validate_json(json.dumps(job.spec))  # strict specs take their nested parts as JSON only
+
+
+def has_process(job: Job) -> bool:
+    """Whether Ray was asked for one since the job was made, resumed or queued again."""
+    return job.attempts > job.run.attempts_before
+
+
+def begun(job: Job, checkpoint: int) -> JobRun:
+    """How a job stands that gets its next process."""
+    if checkpoint <= job.run.checkpoint_before:
+        return job.run
+    return job.run.model_copy(update={"attempts_before": job.attempts, "checkpoint_before": checkpoint})
+
+
+def anew(job: Job) -> JobRun:
+    """How a job stands that has no process and is to get one."""
+    return JobRun(attempts_before=job.attempts, checkpoint_before=job.run.checkpoint_before)
 
 
 def submission_id(job: Job, attempt: int) -> str:

@@ -39,6 +39,11 @@ class TokenBucket:
         self._level = rate.burst
 
     @property
+    def burst(self) -> float:
+        """How much may go at once after a pause."""
+        return self._rate.burst
+
+    @property
     def level(self) -> float:
         """How much may go now; below 0: more went."""
         return self._level

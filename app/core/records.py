@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.capabilities import Origin
 from app.core.findings import Facts, Finding
 from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.model_specs import ModelSpec
@@ -56,6 +57,11 @@ class Model(Record):
     """The last validation's."""
     facts: Facts = Facts()
     size_bytes: int = 0
+    origin: Origin = "uploaded"
+    parent_model_id: str | None = None
+    """The model that it was made of; that one may be gone."""
+    job_id: str | None = None
+    """The job that made it."""
     listing: str | None = None
     """The fingerprint of the source as it was validated, which is what is imported; None while that is not known."""
 
@@ -104,6 +110,23 @@ class Endpoint(Record):
     """Set on a tombstone: ID, settings and keys of an endpoint that is gone, kept for a while to be restored."""
 
 
+StopReason = Literal["caller", "auto_stop", "preemption"]
+
+
+class JobRun(BaseModel):
+    """How the processes of a job stand to each other."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempts_before: int = 0
+    """Attempts that do not count against the most: those before it was resumed, was queued again or got further."""
+    checkpoint_before: int = 0
+    """The newest checkpoint when the last attempt began."""
+    stop_for: StopReason | None = None
+    """Why it is being stopped."""
+    stop_asked_at: datetime | None = None
+
+
 class Job(Record):
     """A run of a Ray job."""
 
@@ -123,6 +146,12 @@ class Job(Record):
     """From 0 to 1."""
     done_bytes: int = 0
     total_bytes: int = 0
+    eta_s: float | None = None
+    metrics: dict[str, float] = {}
+    """What it measures of itself, such as the loss."""
+    output_model: str | None = None
+    """The ID of the model that it made, once that is in the repository."""
+    run: JobRun = JobRun()
     findings: tuple[Finding, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None

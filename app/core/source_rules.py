@@ -30,8 +30,8 @@ class SourceLimits(Protocol):
     def objects(self) -> str: ...
 
 
-def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None:
-    """Raises Forbidden for a source that only a platform admin's key may name.
+def check_source(source: Source, *, admin: bool, settings: SourceLimits, field: str = "source") -> None:
+    """Raises Forbidden for a source, in a request's `field`, that only a platform admin's key may name.
 
     Links are no way around: a local folder is opened without following any, so a path says where it leads.
     """
@@ -40,27 +40,27 @@ def check_source(source: Source, *, admin: bool, settings: SourceLimits) -> None
     bucket, path = split(source.uri)
     own_bucket, own_path = split(settings.objects)
     if any(_overlap((bucket, path), (own_bucket, f"{own_path}/{folder}")) for folder in OWN_FOLDERS):
-        raise Forbidden("source.uri is where the platform keeps what is everybody's.", "source.uri")
+        raise Forbidden(f"{field}.uri is where the platform keeps what is everybody's.", f"{field}.uri")
     if not bucket:
         if not any(PurePath("/", path).is_relative_to(root) for root in settings.file_roots):
             raise Forbidden(
-                "source.uri is outside the folders that the operator allows (MODELUNIT_FILE_ROOTS); "
+                f"{field}.uri is outside the folders that the operator allows (MODELUNIT_FILE_ROOTS); "
                 "a platform admin's key (role admin, workspace default) may name any.",
-                "source.uri",
+                f"{field}.uri",
             )
         return
     listed = {url.rstrip("/") for url in (*settings.source_endpoints, settings.s3_endpoint_url or "")} - {""}
     if source.endpoint_url and source.endpoint_url.rstrip("/") not in listed:
         raise Forbidden(
-            "source.endpoint_url is not among the servers that the operator allows (MODELUNIT_SOURCE_ENDPOINTS); "
+            f"{field}.endpoint_url is not among the servers that the operator allows (MODELUNIT_SOURCE_ENDPOINTS); "
             "a platform admin's key (role admin, workspace default) may name any.",
-            "source.endpoint_url",
+            f"{field}.endpoint_url",
         )
     if source.profile and source.profile not in settings.source_profiles:
         raise Forbidden(
-            "source.profile is not among the credentials that the operator lends (MODELUNIT_SOURCE_PROFILES); "
+            f"{field}.profile is not among the credentials that the operator lends (MODELUNIT_SOURCE_PROFILES); "
             "a platform admin's key (role admin, workspace default) may name any.",
-            "source.profile",
+            f"{field}.profile",
         )
 
 

@@ -9,6 +9,7 @@ _TYPE_MARK = "accelerator_type:"
 _BYTES = ("memory", "object_store_memory")
 _ROUNDING = 1e-4
 """Ray counts in ten-thousandths."""
+_LACK = re.compile(r"\bwaiting for [\d.]")
 _COUNTS = re.compile(r": [\d.]+ of [\d.]+ [MG]iB|(?<=copying) \d+ %|, [\d.]+(?: GiB)? free(?: on one node)?")
 
 
@@ -38,6 +39,11 @@ def shortage(needed: Mapping[str, float], nodes: Sequence[Room]) -> str:
             return f"waiting for {_amount(title, count)}, {_left(name, count, fitting)}"
         fitting = enough
     return ""
+
+
+def lacks_room(reason: str) -> bool:
+    """Whether a reason says of a unit what `shortage` says."""
+    return _LACK.search(reason) is not None
 
 
 def without_counts(reason: str) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
-from app.core.errors import Forbidden
+from app.core.errors import Forbidden, PlatformError
 from app.core.keys import bearer_hash
 from app.core.networks import contains
 from app.core.routing import Grant, Route, RoutingTable
@@ -36,12 +36,34 @@ class Admission:
     async def body(self, scope: Scope, receive: Receive, grant: Grant, limit_bytes: int) -> bytes:
         """The body of the request of somebody who may call. Raises QueueFull, TooLarge and BadRequest.
 
-        While it comes, the workspace holds the memory that it says it takes; if it says nothing, as much as it may.
+        While it comes, the workspace holds the memory that what has come takes.
         """
-        declared = header(scope, "content-length")
-        takes_bytes = int(declared) if declared and declared.isdigit() else limit_bytes
-        with self._queues.receiving(grant.workspace, min(takes_bytes, limit_bytes)):
-            return await read_body(scope, receive, limit_bytes)
+        with self._queues.receiving(grant.workspace) as arrived:
+
+            async def receive_counted() -> Message:
+                message = await receive()
+                arrived(len(message.get("body", b"")))
+                return message
+
+            return await read_body(scope, receive_counted, limit_bytes)
+
+    def require_together(
+        self, scope: Scope, grant: Grant, route: Route, table: RoutingTable, requests: int, param: str
+    ) -> None:
+        """Whether so many requests of one call may come at once; takes nothing. Raises as Claim does, and Forbidden."""
+        self._require_network(scope, route)
+        claim = self._limits.of(grant, route, table, 0)
+        try:
+            claim.require_together(requests, param)
+        except PlatformError:
+            answer_with(scope, claim.headers())
+            raise
+
+    def _require_network(self, scope: Scope, route: Route) -> None:
+        if route.allowed_networks and not contains(route.allowed_networks, client_of(scope, self._trusted_proxies)):
+            raise Forbidden(
+                f"Endpoint {route.endpoint_id} does not take requests from your network.", code="network_not_allowed"
+            )
 
     @contextmanager
     def admitted(
@@ -54,10 +76,7 @@ class Admission:
         Raises Forbidden from outside the endpoint's networks, Unavailable while it has no revision to call, QueueFull
         where too many wait, TooManyRequests above a limit of the endpoint or of the key.
         """
-        if route.allowed_networks and not contains(route.allowed_networks, client_of(scope, self._trusted_proxies)):
-            raise Forbidden(
-                f"Endpoint {route.endpoint_id} does not take requests from your network.", code="network_not_allowed"
-            )
+        self._require_network(scope, route)
         route.require_target()
         claim = self._limits.of(grant, route, table, tokens)
         try:

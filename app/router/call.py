@@ -104,8 +104,9 @@ class Call:
 
     def close(self) -> None:
         """Stop the work if it still goes on, and count what it took. Never waits."""
-        if self._response is None:
+        if self._response is None:  # no unit was called
             self._listener.close(self._stream)
+            self._metered.ended(self._stream, taken=False)
         else:
             taken = is_assigned(self._response)
             self._listener.settle(self._stream, partial(self._metered.ended, taken=taken))

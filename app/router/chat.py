@@ -50,9 +50,10 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._figures.request() as counted:
-            table = self._directory.table
+            sender = self._admission.grant(scope, self._directory.table)
+            body = await self._admission.body(scope, receive, sender, self._body_limit_bytes)
+            table = self._directory.table  # as it is now: the body may have taken a minute, and the key may be revoked
             grant = self._admission.grant(scope, table)
-            body = await self._admission.body(scope, receive, grant, self._body_limit_bytes)
             streamed, route, tokens, body = understood(body, scope["path_params"].get(ENDPOINT), table, grant)
             counted.concerns(route.endpoint_id)
             wish = wish_in(scope)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from app.core.errors import PlatformError, QpsExceeded, TooManyRequests
+from app.core.errors import InvalidField, PlatformError, QpsExceeded, TooManyRequests
 from app.core.key_limits import NO_LIMITS, REQUESTS_AT_ONCE, TOKENS_AT_ONCE
 from app.core.rate import Rate, TokenBucket
 from app.core.rate_headers import Kind, Standing, rate_headers
 from app.core.routing import Grant, Route, RoutingTable
+from app.router.stream import GIVEN_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,8 @@ class _Applied:
     error: type[TooManyRequests]
     told: str
 
-    @property
-    def wait_s(self) -> float:
-        return self.bucket.wait_s(self.cost)
+    def wait_s(self, requests: int) -> float:
+        return self.bucket.wait_s(self.cost * requests)
 
 
 class Limits:
@@ -94,19 +94,43 @@ class Claim:
         self._under_way = under_way
         self._unsettled = next((limit for limit in applied if limit.kind == "tokens"), None)
 
+    @property
+    def at_once(self) -> float:
+        """How many such requests may come together at the most, when nothing else is under way."""
+        most = [limit.bucket.burst for limit in self._applied if limit.kind == "requests"]
+        share = self._grant.limits.share_under_way(self._routers)
+        return min([*most, *([] if share is None else [share])], default=math.inf)
+
+    def require_together(self, requests: int, param: str) -> None:
+        """Whether so many may come together, before the first does.
+
+        Raises InvalidField, which names `param`, where that can never be, and TooManyRequests where it cannot be now.
+        """
+        if requests > self.at_once:
+            raise InvalidField(
+                f"{param} has {requests}, which is more than may come at once: with the limits of this key "
+                f"({self._grant.key_id}) and of the endpoint, {math.floor(self.at_once)} at the most. "
+                "Send fewer in a call.",
+                param,
+            )
+        self._require(requests)
+
     def take(self) -> None:
         """Take of every limit, or of none. Raises TooManyRequests, which tells of the one that lasts longest."""
-        tightest = max(self._applied, key=lambda limit: limit.wait_s, default=None)
-        if tightest and (wait_s := tightest.wait_s):
+        self._require(1)
+        for limit in self._applied:
+            limit.bucket.take(limit.cost)
+
+    def _require(self, requests: int) -> None:
+        tightest = max(self._applied, key=lambda limit: limit.wait_s(requests), default=None)
+        if tightest and (wait_s := tightest.wait_s(requests)):
             raise tightest.error(tightest.told, retry_after_s=math.ceil(wait_s))
         limits, key_id = self._grant.limits, self._grant.key_id
         share = limits.share_under_way(self._routers)
-        if share is not None and self._under_way[key_id] >= share:
+        if share is not None and self._under_way[key_id] + requests > share:
             raise TooManyRequests(
                 f"This key ({key_id}) may have {limits.concurrency} requests under way at once: its limits.concurrency."
             )
-        for limit in self._applied:
-            limit.bucket.take(limit.cost)
 
     def settle(self, tokens: int) -> None:
         """The engine has counted: so many tokens it took in truth. What comes first counts."""
@@ -127,10 +151,13 @@ class Claim:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """A request that failed before its answer began takes no tokens, unless it was settled."""
+        """A request that failed before its answer began takes no tokens, unless it was settled.
+
+        Where the router gave it up, its engine may have worked: what that says is waited for.
+        """
         if self._grant.limits.concurrency is not None:
             self._under_way[self._grant.key_id] -= 1
             if not self._under_way[self._grant.key_id]:
                 del self._under_way[self._grant.key_id]
-        if isinstance(error, PlatformError):
+        if isinstance(error, PlatformError) and not isinstance(error, GIVEN_UP):
             self.settle(0)

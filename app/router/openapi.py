@@ -138,6 +138,9 @@ PATHS: Json = {
         {"anyOf": [ref("PredictRequest"), ref("AddressedChatRequest")]},
     ),
     "/v1/models": _read("listModels", "The endpoints that this key may call", ref("Models"), "401"),
+    "/v1/models/{model}": _read(
+        "getModel", "One of them, by ID or name", ref("Model"), "401", "404", path_parameters=("model",)
+    ),
     THE_ENDPOINT: _read(
         "getVertexEndpoint", "One endpoint", ref("VertexEndpoint"), *_READ, path_parameters=(*_PLACE, ENDPOINT)
     ),

@@ -24,7 +24,13 @@ _FINISH = {
     "stop_reason_": {"type": ["string", "integer", "null"]},
     "logprobs_": {"anyOf": [{"$ref": "#/components/schemas/Logprobs"}, {"type": "null"}]},
 }
-_SAID = {"content_": _or_null("string"), "reasoning_": _or_null("string")}
+_NULL = {"type": "null"}
+_SAID = {
+    "content_": _or_null("string"),
+    "reasoning_": _or_null("string"),
+    "reasoning_content_": _or_null("string") | {"description": "The same as reasoning, as other servers call it"},
+}
+_NEVER = {"refusal_": _NULL, "annotations_": _NULL, "audio_": _NULL, "function_call_": _NULL}
 _CALLED = {
     "id_": _STRING,
     "type_": {"const": "function"},
@@ -40,7 +46,9 @@ ANSWERS: dict[str, Any] = {
         object={"const": "chat.completion"},
         choices={
             "type": "array",
-            "items": _object(message=_object(role={"const": "assistant"}, tool_calls_=_CALLS, **_SAID), **_FINISH),
+            "items": _object(
+                message=_object(role={"const": "assistant"}, tool_calls_=_CALLS, **_SAID, **_NEVER), **_FINISH
+            ),
         },
         usage=_USAGE,
         **_COMMON,
@@ -61,6 +69,11 @@ ANSWERS: dict[str, Any] = {
             "items": _object(token=_STRING, logprob=_NUMBER, bytes_=_or_null("array"), top_logprobs_={"type": "array"}),
         }
     ),
-    "Usage": _object(prompt_tokens=_INTEGER, completion_tokens=_INTEGER, total_tokens=_INTEGER),
+    "Usage": _object(
+        prompt_tokens=_INTEGER,
+        completion_tokens=_INTEGER,
+        total_tokens=_INTEGER,
+        prompt_tokens_details_={"anyOf": [_object(cached_tokens_=_or_null("integer")), _NULL]},
+    ),
 }
 """By name."""

@@ -25,22 +25,16 @@ COUNT: Json = {"type": "integer", "minimum": 0}
 SECONDS: Json = {"type": "integer", "description": "Unix time in seconds"}
 
 SCHEMAS: Json = {
-    "Models": record(
+    "Model": record(
         {
-            "object": {"const": "list"},
-            "data": array(
-                record(
-                    {
-                        "id": {"type": "string", "description": "The endpoint's ID, for `model`"},
-                        "object": {"const": "model"}, "created": SECONDS,
-                        "owned_by": {"type": "string", "description": "The workspace"},
-                        "name": {"type": "string", "description": "The endpoint's name, which `model` takes too"},
-                        "state": {"type": "string", "description": "Such as healthy, sleeping or scheduling"},
-                    }
-                )
-            ),
+            "id": {"type": "string", "description": "The endpoint's ID, for `model`"},
+            "object": {"const": "model"}, "created": SECONDS,
+            "owned_by": {"type": "string", "description": "The workspace"},
+            "name": {"type": "string", "description": "The endpoint's name, which `model` takes too"},
+            "state": {"type": "string", "description": "Such as healthy, sleeping or scheduling"},
         }
     ),
+    "Models": record({"object": {"const": "list"}, "data": array(ref("Model"))}),
     "Error": record(
         {"error": record({"message": TEXT, "type": TEXT, "param": TEXT_OR_NULL, "code": TEXT_OR_NULL})}
     ),

@@ -103,6 +103,7 @@ class Predict:
                     f"The instances, each with the parameters, are larger than {self._body_limit_bytes} bytes together."
                 )
             asked.append(instance)
+        self._admission.require_together(scope, grant, route, table, len(asked), "instances")
         return asked, route
 
     async def _one(self, scope: Scope, instance: Instance, leaving: "asyncio.Future[None]") -> "_Answer":

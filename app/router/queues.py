@@ -1,7 +1,7 @@
 """How many requests an endpoint or workspace may have under way at this router, so that nothing grows for ever."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -61,20 +61,40 @@ class Queues:
         self._require_room(route.workspace, body_bytes)
 
     def _require_room(self, workspace: str, body_bytes: int) -> None:
-        held = self._held.get(workspace, _Held())
-        if held.requests >= MAX_REQUESTS * WORKSPACE_SHARE:
+        if self._held.get(workspace, _Held()).requests >= MAX_REQUESTS * WORKSPACE_SHARE:
             raise QueueFull("This workspace has as many requests under way at this router as it may; try again later.")
+        self._require_memory(workspace, body_bytes)
+
+    def _require_memory(self, workspace: str, body_bytes: int) -> None:
+        held = self._held.get(workspace, _Held())
         if held.bodies_bytes + body_bytes > BODIES_LIMIT_BYTES * WORKSPACE_SHARE:
             raise QueueFull("The requests of this workspace take as much memory as they may; try again later.")
         if self._bodies_bytes + body_bytes > BODIES_LIMIT_BYTES:
             raise QueueFull("The requests at this router take as much memory as they may; try again later.")
 
     @contextmanager
-    def receiving(self, workspace: str, body_bytes: int) -> Iterator[None]:
-        """Count a request whose body comes, which may take a minute, and may be so large. Raises QueueFull."""
-        self._require_room(workspace, body_bytes)
-        with self._counted(workspace, body_bytes):
-            yield
+    def receiving(self, workspace: str) -> Iterator[Callable[[int], None]]:
+        """Count a request whose body comes, which may take a minute; it gives what is to be told of each part's bytes.
+
+        Only what has come takes memory: whoever announces much and sends nothing locks nobody out.
+        Both raise QueueFull.
+        """
+        self._require_room(workspace, 0)
+        with self._counted(workspace, 0):
+            held, come_bytes = self._held[workspace], 0
+
+            def arrived(part_bytes: int) -> None:
+                nonlocal come_bytes
+                self._require_memory(workspace, part_bytes)
+                come_bytes += part_bytes
+                held.bodies_bytes += part_bytes
+                self._bodies_bytes += part_bytes
+
+            try:
+                yield arrived
+            finally:
+                held.bodies_bytes -= come_bytes
+                self._bodies_bytes -= come_bytes
 
     def held(self, route: Route, body_bytes: int) -> AbstractContextManager[None]:
         """Count a request that was let through, until it has ended."""

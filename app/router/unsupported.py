@@ -13,7 +13,8 @@ from app.router.directory import Directory
 def refusing(names: Iterable[str], prefix: str, directory: Directory, admission: Admission) -> list[Route]:
     """Routes that refuse these APIs below `prefix`, whatever follows their names, and name the chat API there."""
     refused = _Unsupported(f"{prefix}/chat/completions", directory, admission)
-    return [Route(f"{prefix}/{name}{rest}", refused) for name in names for rest in ("", "/{rest:path}")]
+    paths = [f"{prefix}/{name}{rest}" for name in names for rest in ("", "/{rest:path}")]
+    return [Route(path, refused, include_in_schema=False) for path in paths]
 
 
 class _Unsupported:

@@ -29,7 +29,7 @@ class UsageMeter:
         self._numbers = count(1)
 
     def request(self, request_id: str, grant: Grant, route: Route, settle: Callable[[int], None]) -> "MeteredRequest":
-        """A request that was let through. `settle` is told how many tokens it took, once an engine has said so."""
+        """A request that was let through. `settle` is told how many tokens it took, once that is known."""
         account = Account(route.workspace, grant.key_id, route.endpoint_id)
         return MeteredRequest(self, account, request_id, next(self._numbers), settle)
 
@@ -45,19 +45,31 @@ class MeteredRequest:
         self.request_id = request_id
         self._number = number
         self._settle = settle
+        self._has_ended = False
 
     def begun(self, stream: Stream) -> None:
-        """The answer's first bytes are there. If there are more to come, this router may not live to see them."""
-        if not stream.told_last:
+        """The answer's first bytes are there. This router may not live to see its end, or its reader take it all."""
+        if stream.told_last:
+            self.ended(stream, taken=True)
+        else:
             self._write(stream, begun=True)
 
     def ended(self, stream: Stream, *, taken: bool) -> None:
-        """No more is to be known of the answer. `taken`: a unit had accepted the call."""
+        """No more is to be known of the answer; what comes first counts. `taken`: a unit had accepted the call.
+
+        What no engine has worked on took no tokens; what one has, and did not count, took those that it was reckoned
+        to need.
+        """
+        if self._has_ended:
+            return
+        self._has_ended = True
         if stream.tokens is not None:
             self._settle(stream.tokens.prompt_tokens + stream.tokens.completion_tokens)
             self._write(stream, requests=1)
         elif _worked_on(stream, taken):
             self._write(stream, requests=1, partial_requests=1)
+        else:
+            self._settle(0)
 
     def _write(self, stream: Stream, requests: int = 0, partial_requests: int = 0, begun: bool = False) -> None:
         entry = Entry.model_construct(

@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from app.core.usage import Entry, left_open
 
 SUFFIX = ".jsonl"
+ASIDE_SUFFIX = ".refused"
+"""Nobody claims these."""
 
 log = logging.getLogger("ray.serve")
 
@@ -98,6 +100,13 @@ class UsageFile:
         """It has been taken as a whole."""
         self._path.unlink(missing_ok=True)
         self.close()
+
+    def set_aside(self) -> str:
+        """Nobody is to send it any more. Returns its name from now on."""
+        try:
+            return self._path.rename(self._path.with_suffix(ASIDE_SUFFIX)).name
+        finally:
+            self.close()
 
     def _cut(self) -> None:
         os.ftruncate(self._descriptor, self.size_bytes)

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from pydantic import ValidationError
+
+from app.core.errors import BadRequest
 from app.core.usage import UsageBatch, rows_of
 from app.router.usage_file import UsageFile, entries
 from app.router.usage_spool import UsageSpool
@@ -54,9 +57,7 @@ class UsageSender:
             self._spool.adopt(await asyncio.to_thread(self._spool.claim))
         try:
             for file in list(self._spool.files):
-                while file.taken_bytes is None or file.waiting_bytes:
-                    await self._send(file)
-                self._spool.taken(file)
+                await self._send_all(file)
             self._failing = False
         except Exception as error:
             if not self._failing:
@@ -68,11 +69,24 @@ class UsageSender:
         await self.step()
         self._spool.close()
 
+    async def _send_all(self, file: UsageFile) -> None:
+        try:
+            while file.taken_bytes is None or file.waiting_bytes:
+                await self._send(file)
+        except (BadRequest, ValidationError):  # it would be refused for ever, and what is behind it would wait
+            self._spool.set_aside(file, await asyncio.to_thread(_waiting_requests, file))
+        else:
+            self._spool.taken(file)
+
     async def _send(self, file: UsageFile) -> None:
         taken_bytes = await self._sink.usage(await asyncio.to_thread(_batch, file))
         if taken_bytes == file.taken_bytes:
             raise ValueError("a batch was not taken")
         file.taken_bytes = taken_bytes
+
+
+def _waiting_requests(file: UsageFile) -> int:
+    return sum(entry.requests for entry in entries(file.read(file.taken_bytes or 0, file.size_bytes)))
 
 
 def _batch(file: UsageFile) -> str:

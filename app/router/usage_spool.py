@@ -97,6 +97,19 @@ class UsageSpool:
             file.remove()
         self._measure()
 
+    def set_aside(self, file: UsageFile, requests: int) -> None:
+        """The control plane refuses a file for good, which loses so many requests: a person has to look at it.
+
+        It keeps its place within the spool's bound. May raise OSError.
+        """
+        if file is self._current:
+            self._current = None  # what is under way begins anew in the next
+        self.files.remove(file)
+        self._figures.lost_requests += requests
+        name = file.set_aside()
+        log.error("usage of %d requests was refused by the control plane, and is set aside in %s", requests, name)
+        self._measure()
+
     def close(self) -> None:
         """Leave what is not taken, or not ended, to another router."""
         current, self._current = self._current, None
@@ -121,15 +134,20 @@ class UsageSpool:
     def _next_file(self) -> UsageFile:
         """It begins with what is under way, which then ends in the file before: that one may be gone any time."""
         under_way = list(self._open.values())
-        if self._current and under_way:
-            self._add(
-                self._current, b"".join(line_of(entry.model_copy(update={"begun": False})) for entry in under_way)
-            )
         self._made += 1
         file = UsageFile.create(self._folder / f"{self._router}-{self._made}{SUFFIX}")
+        try:
+            if under_way:
+                file.append(b"".join(map(line_of, under_way)))
+            if under_way and self._current:  # not before: should this fail, they stay where they are
+                closed = (line_of(entry.model_copy(update={"begun": False})) for entry in under_way)
+                self._add(self._current, b"".join(closed))
+        except OSError:
+            file.remove()
+            raise
         self.files.append(file)
-        if under_way:
-            self._add(file, b"".join(map(line_of, under_way)))
+        self._size_bytes += file.size_bytes
+        self._figures.waiting_bytes += file.size_bytes
         return file
 
     def _add_up(self, entry: Entry, error: OSError) -> None:

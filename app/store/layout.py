@@ -20,6 +20,10 @@ MODELS = "models/"
 JOBS = "jobs/"
 LOGS = "logs/"
 MANIFEST = "manifest.json"
+JOB_PROGRESS, JOB_CURVE, JOB_STOP = "progress.json", "curve.json", "stop.json"
+"""How far a job is, what its training has gone through, and (by being there) that it is to stop at a checkpoint."""
+HELD_MANIFEST = "held-manifest.json"
+"""With a job whose result is there but not published yet."""
 SNAPSHOT = "routing/table.json"
 """The newest routing table, for routers that start without the control plane."""
 
@@ -82,6 +86,15 @@ class Manifest(BaseModel):
 def job_object(job_id: str, name: str) -> str:
     """One of the files by which the control plane and a job process talk: spec, progress, outcome, journal."""
     return f"{JOBS}{job_id}/{name}"
+
+
+_CHECKPOINT = re.compile(rf"{JOBS}[^/]+/checkpoints/(\d+)/{re.escape(MANIFEST)}", re.ASCII)
+
+
+def newest_checkpoint(store: ObjectStore, job_id: str) -> int:
+    """The iteration of the newest complete checkpoint of a job; 0: there is none."""
+    found = (_CHECKPOINT.fullmatch(stored.name) for stored in store.list(job_object(job_id, "checkpoints/")))
+    return max((int(match[1]) for match in found if match), default=0)
 
 
 class LogObject(NamedTuple):
@@ -180,6 +193,25 @@ def publish_folder(
     there, ValueError for an empty folder, a link out of it or to a folder, or anything else that is not a
     file, StoreError for a file that changes meanwhile.
     """
+    manifest = put_folder(
+        store, folder, model_id=model_id, name=name, base_model=base_model, precision=precision, on_bytes=on_bytes
+    )
+    if read_manifest(store, manifest.prefix) != manifest:
+        write_manifest(store, manifest)
+    return manifest
+
+
+def put_folder(
+    store: ObjectStore,
+    folder: Path,
+    *,
+    model_id: str,
+    name: str,
+    base_model: str,
+    precision: Precision,
+    on_bytes: OnBytes | None = None,
+) -> Manifest:
+    """Like `publish_folder`, without the manifest, which is returned: the version exists once that is written."""
     sources = dict(_files(folder))
     files = tuple(_describe(name, path) for name, path in sources.items())
     manifest = Manifest(model_id=model_id, name=name, base_model=base_model, precision=precision, files=files)
@@ -201,9 +233,13 @@ def publish_folder(
             raise StoreError(f"{file.name} changed while it was being published, or did not arrive whole")
     for stray in there.keys() - {prefix + MANIFEST}:
         store.delete(stray)
-    if published != manifest:
-        write_manifest(store, manifest)
     return manifest
+
+
+def put_files(store: ObjectStore, prefix: str, folder: Path) -> None:
+    """Put a folder's files, subfolders included and hidden ones left out, under a prefix. Raises as `put_folder`."""
+    for name, path in _files(folder):
+        store.upload(prefix + name, path)
 
 
 def sizes(store: ObjectStore, prefix: str) -> dict[str, int]:

@@ -40,6 +40,18 @@ class LocalFolder:
                     found.append(file)
         return sorted(found, key=lambda file: file.name)
 
+    def find(self, name: str) -> FolderFile:
+        """One file by its name. Raises RefusedEntry, or StoreError where there is none."""
+        with _explained(plain_name(name)), self._opened() as folder:
+            opened = _open_below(folder, name)
+            try:
+                found = os.fstat(opened)
+            finally:
+                os.close(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise RefusedEntry(name, _KINDS.get(stat.S_IFMT(found.st_mode), "a folder"))
+        return FolderFile(name, found.st_size, _etag(found))
+
     def read(self, file: FolderFile, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
         end = file.size_bytes if length is None else min(start + length, file.size_bytes)
@@ -146,5 +158,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except (StoreError, SourceChanged):
         raise
+    except FileNotFoundError:
+        raise StoreError(f"source: there is no file {name!r}") from None
     except OSError as error:
         raise StoreError(f"source: {error.strerror or type(error).__name__}, at {name!r}") from None

@@ -35,6 +35,12 @@ class S3Folder:
                 self._explain_nothing()
         return sorted(found, key=lambda file: file.name)
 
+    def find(self, name: str) -> FolderFile:
+        """One file by its name. Raises RefusedEntry for a name that files do not have, StoreError for no such file."""
+        with explained(plain_name(name), "source"):
+            found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+        return FolderFile(name, found["ContentLength"], found["ETag"])
+
     def read(self, file: FolderFile, start: int = 0, length: int | None = None) -> bytes:
         check_range(start, length)
         end = file.size_bytes if length is None else min(start + length, file.size_bytes)

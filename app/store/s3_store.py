@@ -1,7 +1,8 @@
 """The platform's objects in S3."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,23 @@ from app.store.s3 import TRANSFER, Refusal, as_prefix, client_for, code_of, expl
 
 
 class S3Store:
-    """Objects in a bucket, under a prefix. Credentials come from where AWS's own tools look for them."""
+    """Objects in a bucket, under a prefix. Credentials come from where AWS's own tools look for them.
+
+    Can be pickled: another process makes a client, and finds credentials, of its own.
+    """
 
     def __init__(
         self, bucket: str, prefix: str, *, endpoint_url: str | None, region: str | None, addressing_style: str
     ) -> None:
+        self._again = partial(
+            S3Store, bucket, prefix, endpoint_url=endpoint_url, region=region, addressing_style=addressing_style
+        )
         self._bucket = bucket
         self._prefix = as_prefix(prefix)
         self._client = client_for(None, endpoint_url, region, addressing_style, attempts=5, read_timeout_s=60)
+
+    def __reduce__(self) -> tuple[Callable[[], "S3Store"], tuple[()]]:
+        return self._again, ()
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         pages = self._client.get_paginator("list_objects_v2").paginate(

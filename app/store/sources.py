@@ -5,13 +5,13 @@ from pathlib import PurePosixPath
 from app.core.model_specs import Source
 from app.core.source_rules import split
 from app.settings import Settings
-from app.store.folders import Folder
+from app.store.folders import FolderFile
 from app.store.local_folder import LocalFolder
 from app.store.object_store import StoreError
-from app.store.s3_folder import open_s3_folder
+from app.store.s3_folder import S3Folder, open_s3_folder
 
 
-def open_source(source: Source, settings: Settings) -> Folder:
+def open_source(source: Source, settings: Settings) -> LocalFolder | S3Folder:
     """The folder that the source names; nothing of it is read yet. Raises StoreError for an unknown profile."""
     bucket, path = split(source.uri)
     if not bucket:
@@ -27,6 +27,17 @@ def open_source(source: Source, settings: Settings) -> Folder:
         )
     except ValueError:
         raise StoreError("source: boto3 cannot use this endpoint_url") from None
+
+
+def open_file(source: Source, settings: Settings) -> tuple[LocalFolder | S3Folder, FolderFile]:
+    """The file that the source names, and the folder by which it is read.
+
+    Raises RefusedEntry for a link or whatever else is no plain file, StoreError where there is none.
+    """
+    parent, _, name = source.uri.rstrip("/").rpartition("/")
+    uri = f"{parent}/" if parent == "file://" else parent
+    folder = open_source(Source(**source.model_dump(include=set(Source.model_fields)) | {"uri": uri}), settings)
+    return folder, folder.find(name)
 
 
 def own_prefix(source: Source, settings: Settings) -> str | None:

@@ -28,9 +28,17 @@ from starlette.datastructures import State
 from starlette.requests import Request
 from vllm.distributed import parallel_state
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.cli_args import FrontendArgs
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ChatCompletionResponseChoice,
+    ChatCompletionResponseStreamChoice,
+    ChatCompletionStreamResponse,
+    ChatMessage,
+)
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from vllm.parser import ParserManager
@@ -125,6 +133,28 @@ def _tokens_left(limit: int, answer: int | None, prompt: int, *more: Any, **opti
 
 
 vllm.entrypoints.openai.chat_completion.serving.get_max_tokens = _tokens_left
+
+
+def _both_names(plain: Callable[[Any, Any], dict[str, Any]]) -> Callable[[Any, Any], dict[str, Any]]:
+    """vLLM calls a model's thoughts `reasoning`; Ark's SDK and many others read `reasoning_content` only."""
+
+    def serialize(self: Any, handler: Any) -> dict[str, Any]:
+        said = plain(self, handler)
+        if said.get("reasoning") is not None:
+            said["reasoning_content"] = said["reasoning"]
+        return said
+
+    return serialize
+
+
+for _kind in (ChatMessage, DeltaMessage):
+    _serializer = _kind.__pydantic_decorators__.model_serializers["_serialize"]
+    _serializer.func = _both_names(_serializer.func)
+for _kind in (
+    *(ChatMessage, ChatCompletionResponseChoice, ChatCompletionResponse),
+    *(DeltaMessage, ChatCompletionResponseStreamChoice, ChatCompletionStreamResponse),
+):
+    _kind.model_rebuild(force=True)  # each has those before it compiled in
 
 
 def _fitting_parsers(launch: EngineLaunch, config: Any) -> tuple[str | None, str | None]:

@@ -40,6 +40,8 @@ NAMES = {f"{name}_c{level}" for name in BY_LEVEL for level in LEVELS} | {
     "router_cpu_per_token_us",
     "router_long_prompt_added_ms",
     "upload_mib_per_s",
+    "finetune_lora_tokens_per_s",
+    "finetune_lora_tokens_per_s_vs_tuned",
     "validation_70b_s",
     "list_1000_endpoints_p99_ms",
     "reconcile_1000_endpoints_ms",
@@ -64,6 +66,7 @@ class Machine:
         monkeypatch.setattr(benchmark, "measure_elastic", self._measure_elastic)
         monkeypatch.setattr(benchmark, "measure_router", self._measure_router)
         monkeypatch.setattr(benchmark, "measure_upload", self._measure_upload)
+        monkeypatch.setattr(benchmark, "measure_tuning", self._measure_tuning)
         monkeypatch.setattr(benchmark, "measure_70b", lambda run_dir, rounds: {"validation_70b_s": [2.0] * rounds})
         monkeypatch.setattr(benchmark, "measure_records", self._measure_records)
         monkeypatch.setattr(idle, "SETTLE_S", 0.0)
@@ -120,6 +123,12 @@ class Machine:
         if not self.has_s3_server:
             raise NotInstalled("there is no server")
         return {"upload_mib_per_s": [90.0] * rounds}, {"upload_mib_per_s": [100.0] * rounds}
+
+    def _measure_tuning(self, model: Path, rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+        assert self.running == []
+        assert (model / "config.json").exists()
+        names = ("finetune_lora_tokens_per_s", "finetune_lora_tokens_per_s_vs_tuned")
+        return {name: [300.0] * rounds for name in names}, {name: [100.0] * rounds for name in names}
 
     def _measure_records(self, rounds: int) -> dict[str, list[float]]:
         assert self.running == []

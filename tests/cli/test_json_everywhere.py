@@ -58,7 +58,7 @@ def test_down(home: Path) -> None:
 def test_the_benchmark(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"name": "output_tokens_per_s_c1", "ours": 1.0}]
 
-    def played(home: Path, rounds: int, say: Any) -> Any:
+    def played(home: Path, rounds: int, say: Any, only: str | None) -> Any:
         print("a table")
         return rows
 

@@ -40,12 +40,17 @@ WISHES: dict[str, dict[str, Any]] = {
         "source": {"uri": "file:///nowhere", "endpoint_url": "http://127.0.0.1:9", "region": "r", "profile": "p"},
     },
     "POST /v1/jobs": {"type": "validate", "model": "m-1", "name": "odd"},
+    "POST /v1/jobs:estimate": {
+        "type": "finetune", "model": "m-1", "name": "odd", "method": "lora", "output_model_name": "odd-tuned",
+        "dataset": {"uri": "file:///nowhere.jsonl"},
+    },
     "POST /v1/members": {"name": "odd", "role": "developer", "expires_at": "2999-01-01T00:00:00Z"},
     "PATCH /v1/members/{member_id}": {"role": "developer", "expires_at": "2999-01-01T00:00:00Z"},
     "POST /v1/api-keys": {
         "description": "x", "role": "inference", "endpoints": ["one"], "member": "somebody",
         "expires_at": "2999-01-01T00:00:00Z",
     },
+    "PATCH /v1/api-keys/{key_id}": {"limits": {"requests_per_minute": 60}},
     "POST /v1/workspaces": {"name": "odd"},
     "POST /v1/workspaces/{workspace_id}/api-keys": {"description": "x"},
     "POST /v1beta1/projects/{project}/locations/{location}:deploy": {

@@ -153,6 +153,7 @@ async def test_pages_follow_each_other(filled: Platform, admin: httpx.AsyncClien
         ("since=yesterday", "since"),
         ("page_token=what~ever", "page_token"),
         ("group_by=hour&page_token=what", "page_token"),
+        ("group_by=hour&page_token=0001-01-01T00:00:00%2B14:00", "page_token"),
         ("page_size=0", "page_size"),
     ],
 )

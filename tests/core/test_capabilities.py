@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from app.core.capabilities import Supports, supports, together
+from app.core.capabilities import WAYS, Supports, calls, supports, together
 from app.core.findings import Facts
 from app.core.specs import Precision
 
@@ -79,3 +79,19 @@ def test_a_model_is_for_what_any_of_its_versions_is_for():
     assert together([of(), of(state="creating")]) == of()
     assert together([of(precision="W4A8")]) == of(precision="W4A8")
     assert together([]).refusal("deploy") == "it has no version"
+
+
+@pytest.mark.parametrize(
+    ("origin", "precision", "ways"),
+    [
+        ("uploaded", "BF16", ("unit",)),
+        ("uploaded", "W8A8_FP8", ("unit",)),
+        ("full", "BF16", ("unit", "batch")),
+        ("lora", "BF16", ("unit",)),
+        ("lora", "AWQ-W4A16", ("unit", "per_token", "batch")),
+    ],
+)
+def test_how_models_are_called_depends_on_how_they_came_to_be(origin: Any, precision: Any, ways: Any) -> None:
+    found = calls(origin, precision)
+    assert found.ways == ways
+    assert set(found.why_not) == set(WAYS) - set(ways)

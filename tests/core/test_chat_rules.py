@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.chat_fields import MAX_BIASES
+from app.core.chat_json import MAX_LEVELS, MAX_MARK_LEVELS, MAX_MARK_VALUES, MAX_VALUES
 from app.core.chat_messages import MAX_PARTS, OTHER_PARTS
 from app.core.chat_rules import ChatRequest, check_chat
 from app.core.chat_settling import settle
@@ -14,6 +15,7 @@ from app.core.chat_tools import MAX_SCHEMA_COUNT, MAX_SCHEMA_DEPTH, MAX_SCHEMA_V
 from app.core.errors import BadRequest, InvalidField
 
 SECRET = "my-private-words"
+LONG = {"type": "object", "properties": {"text": {"type": "string", "maxLength": 1_000_000}}}
 MESSAGES = [{"role": "user", "content": "hello"}]
 TEXT_PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 
@@ -54,6 +56,10 @@ def json_schema(schema: Any = {"type": "object"}, **more: Any) -> dict[str, Any]
 
 
 REFUSED_FIELDS = {name for name, field in ChatRequest.model_fields.items() if field.annotation is type(None)}
+UNTYPED: dict[str, Any] = {
+    "role": "assistant", "content": "Hm.", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}],
+}  # fmt: skip
+MARKS = {"cache_control": {"type": "ephemeral", "ttl": "1h"}, "prompt_cache_breakpoint": {"mode": "explicit"}}
 ECHOED = {"role": "assistant", "content": "Paris", "refusal": None, "annotations": None, "audio": None,
           "function_call": None, "reasoning": "It is Paris."}  # fmt: skip
 """A message of an answer, as clients send it back in the next turn."""
@@ -68,6 +74,10 @@ ACCEPTED: dict[str, list[Any]] = {
         called(index=0),
         [ECHOED, *MESSAGES],
         [ECHOED | {"annotations": [], "tool_calls": [], "reasoning_content": "Hm."}, *MESSAGES],
+        [ECHOED | {"encrypted_content": None, "parsed": {"city": ["Paris", 1.5, None]}}, *MESSAGES],
+        [{"role": "assistant", "content": None, "reasoning_content": "It is"}, *MESSAGES],
+        called(function={"name": "f", "arguments": "{}", "parsed_arguments": {"a": 1}}),
+        message(content=[TEXT_PARTS[0] | MARKS]),
         message(content=TEXT_PARTS),
         message(content=TEXT_PARTS[:1] * MAX_PARTS),
         message(content=""),
@@ -101,19 +111,23 @@ ACCEPTED: dict[str, list[Any]] = {
         [tool(description="d", parameters={"type": "object", "$ref": "#/$defs/a"}, strict=True)],
         [tool(parameters=nested(MAX_SCHEMA_DEPTH))],
         [tool(parameters={"enum": ["v"] * (MAX_SCHEMA_VALUES - 2)})],
-        [tool(parameters={"maxItems": MAX_SCHEMA_COUNT, "properties": {"$ref": {"type": "string"}}})],
+        [tool(parameters={"maxItems": MAX_SCHEMA_COUNT, "properties": {"$ref": {"type": "string"}}}, strict=True)],
+        [tool(parameters={"maxItems": MAX_SCHEMA_COUNT + 1})],
         None,
     ],
     "tool_choice": ["none", None],
     "parallel_tool_calls": [True, False, None],
     "response_format": [{"type": "text"}, {"type": "json_object"}, json_schema(strict=True), None],
-    "reasoning_effort": ["none", "minimal", "low", "medium", "high", "xhigh", None],
+    "reasoning_effort": ["none", "minimal", "low", "medium", "high", "xhigh", "max", None],
+    "thinking": [{"type": "enabled"}, {"type": "disabled"}, {"type": "auto"}, None],
     "modalities": [["text"], None],
     "verbosity": ["medium", None],
     "service_tier": ["auto", "default", None],
     "store": [False, None],
     "safety_identifier": ["s" * 512, None],
     "prompt_cache_key": ["s" * 512, None],
+    "prompt_cache_retention": ["24h", None],
+    "prompt_cache_options": [{"mode": "explicit", "ttl": "30m"}, {}, None],
     "metadata": [{}, {"a": "b"}, {str(key): "v" for key in range(16)}, None],
 }
 
@@ -150,6 +164,24 @@ REFUSED: dict[str, list[tuple[Any, str, str]]] = {
             "an object",
         ),
         (message(role="assistant", audio={}), "messages[0].audio", "an object"),
+        (message(role="assistant", encrypted_content=SECRET), "messages[0].encrypted_content", "a string of length 16"),
+        (message(role="assistant", parsed=nested(MAX_LEVELS + 1)), "messages[0].parsed", "an object"),
+        (message(role="assistant", parsed=[1] * MAX_VALUES), "messages[0].parsed", f"a list of length {MAX_VALUES}"),
+        (
+            called(function={"name": "f", "arguments": "{}", "parsed_arguments": nested(MAX_LEVELS + 1)}),
+            "messages[1].tool_calls[0].function.parsed_arguments",
+            "an object",
+        ),
+        (
+            message(content=[TEXT_PARTS[0] | {"cache_control": nested(MAX_MARK_LEVELS + 1)}]),
+            "messages[0].content[0].cache_control",
+            "an object",
+        ),
+        (
+            message(content=[TEXT_PARTS[0] | {"prompt_cache_breakpoint": SECRET}]),
+            "messages[0].content[0].prompt_cache_breakpoint",
+            "a string of length 16",
+        ),
     ],
     "stream": [(1, "stream", "1"), ("true", "stream", "a string of length 4")],
     "stream_options": [
@@ -237,7 +269,6 @@ REFUSED |= {
         ),
         ([tool(parameters={"$ref": f"https://{SECRET}"})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"a": [{"$dynamicRef": SECRET}]})], "tools[0].function.parameters", "an object"),
-        ([tool(parameters={"maxItems": MAX_SCHEMA_COUNT + 1})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"const": 1 << 64})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"pattern": "a" * 1025})], "tools[0].function.parameters", "an object"),
         ([tool(parameters={"const": float("inf")})], "tools[0].function.parameters", "an object"),
@@ -253,15 +284,22 @@ REFUSED |= {
         ({"type": "structural_tag"}, "response_format.type", "a string of length 14"),
         (json_schema(name=""), "response_format.json_schema.name", "a string of length 0"),
         (json_schema([]), "response_format.json_schema.schema", "a list of length 0"),
+        (json_schema({"maxLength": MAX_SCHEMA_COUNT + 1}), "response_format.json_schema.schema", "an object"),
         (json_schema({"$ref": "file:///x"}), "response_format.json_schema.schema", "an object"),
     ],
-    "reasoning_effort": [("max", "reasoning_effort", "a string of length 3")],
+    "reasoning_effort": [("most", "reasoning_effort", "a string of length 4")],
+    "thinking": [({"type": SECRET}, "thinking.type", "a string of length 16"), (True, "thinking", "true")],
     "modalities": [(["audio"], "modalities[0]", "a string of length 5"), ([], "modalities", "a list of length 0")],
     "verbosity": [("low", "verbosity", "a string of length 3")],
     "service_tier": [("flex", "service_tier", "a string of length 4")],
     "store": [(True, "store", "true"), (0, "store", "0")],
     "safety_identifier": [("s" * 513, "safety_identifier", "a string of length 513")],
     "prompt_cache_key": [("s" * 513, "prompt_cache_key", "a string of length 513")],
+    "prompt_cache_retention": [(24, "prompt_cache_retention", "24")],
+    "prompt_cache_options": [
+        ([], "prompt_cache_options", "a list of length 0"),
+        ({"a": [0] * MAX_MARK_VALUES}, "prompt_cache_options", "an object"),
+    ],
     "metadata": [({"a": 1}, "metadata.a", "1"), ({str(k): "v" for k in range(17)}, "metadata", "an object")],
 }
 
@@ -281,7 +319,7 @@ def test_the_tables_cover_every_field() -> None:
 @pytest.mark.parametrize(("field", "value"), cases(ACCEPTED))
 def test_an_allowed_value_is_accepted(field: str, value: Any) -> None:
     parsed = getattr(check_chat(body(**{field: value})), field)
-    assert field in ("messages", "tools", "response_format") or parsed == value
+    assert field in ("messages", "tools", "response_format", "thinking") or parsed == value
 
 
 @pytest.mark.parametrize(("field", "case"), cases(REFUSED))
@@ -332,6 +370,13 @@ def test_content_that_is_not_text_is_refused_by_its_kind(kind: str) -> None:
         ({"response_format": json_schema() | {"type": "text"}}, "response_format.json_schema"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
         ({"messages": [*MESSAGES, {"role": "assistant", "tool_calls": []}]}, "messages[1].content"),
+        ({"messages": [*MESSAGES, {"role": "assistant", "reasoning": "", "refusal": None}]}, "messages[1].content"),
+        ({"tools": [tool(), tool(parameters=LONG, strict=True)]}, "tools[1].function.parameters"),
+        ({"tools": [tool(parameters=LONG)], "tool_choice": "required"}, "tools[0].function.parameters"),
+        (
+            {"tools": [tool(parameters=LONG)], "tool_choice": {"type": "function", "function": {"name": "look_up"}}},
+            "tools[0].function.parameters",
+        ),
     ],
 )
 def test_a_rule_over_several_fields_names_the_one_to_change(fields: dict[str, Any], param: str) -> None:
@@ -345,6 +390,7 @@ def test_a_rule_over_several_fields_names_the_one_to_change(fields: dict[str, An
         {"stream_options": {"include_usage": True}, "stream": True},
         {"max_tokens": None, "max_completion_tokens": 1},
         {"tools": [tool()], "tool_choice": "auto"},
+        {"tools": [tool(parameters=LONG, strict=False)], "tool_choice": "auto"},
         {"tools": [tool()], "tool_choice": {"type": "function", "function": {"name": "look_up"}}},
     ],
 )
@@ -422,6 +468,37 @@ def test_defaults_fill_what_a_request_leaves_out() -> None:
     assert got == json.loads(body(**sent)) | PROFILES["maas"] | {"top_p": 0.5}
     whole = PROFILES["maas"] | {"max_tokens": 3}
     assert settled(terms, **whole) == body(**whole)
+
+
+def test_arks_switch_becomes_the_effort_that_every_engine_knows() -> None:
+    for kind, effort in (("disabled", "none"), ("enabled", None), ("auto", None)):
+        got = json.loads(settled(thinking={"type": kind}))
+        assert got == json.loads(body()) | ({"reasoning_effort": effort} if effort else {})
+    assert json.loads(settled(thinking={"type": "disabled"}, reasoning_effort="low"))["reasoning_effort"] == "low"
+    terms = ChatTerms(defaults={"reasoning_effort": "high"})
+    assert json.loads(settled(terms, thinking={"type": "disabled"}))["reasoning_effort"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("came", "goes"),
+    [
+        (ECHOED | {"encrypted_content": None, "parsed": {"a": 1}}, ECHOED),
+        (ECHOED | {"content": None, "tool_calls": None}, ECHOED | {"content": "", "tool_calls": None}),
+        ({"role": "assistant", "refusal": "No."}, {"role": "assistant", "refusal": "No.", "content": "No."}),
+        (message(name=None)[0], MESSAGES[0]),
+        (UNTYPED, called(**UNTYPED["tool_calls"][0])[1] | {"content": "Hm."}),
+        (message(content=[TEXT_PARTS[0] | MARKS])[0], message(content=TEXT_PARTS[:1])[0]),
+        (
+            called(function={"name": "f", "arguments": "{}", "parsed_arguments": {}})[1],
+            called(function={"name": "f", "arguments": "{}"})[1],
+        ),
+    ],
+    ids=["parsed", "thoughts alone", "a refusal", "no name", "no type", "marks", "arguments"],
+)
+def test_turns_come_as_clients_have_them_and_go_as_engines_take_them(came: Any, goes: Any) -> None:
+    kept = [*MESSAGES, ECHOED, *called()]
+    got = json.loads(settled(messages=[*kept, came, *MESSAGES]))
+    assert got["messages"] == [*kept, goes, *MESSAGES]
 
 
 def test_a_default_length_gives_way_to_the_field_of_the_newer_name() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from app.core.job_specs import JobOutcome, JobProgress
-from app.core.jobs import MAX_ATTEMPTS, judge, next_step, standing
+from app.core.job_specs import JobOutcome, JobProgress, job_of_model, output_model_id
+from app.core.jobs import MAX_ATTEMPTS, anew, begun, has_process, judge, next_step, standing
 from app.core.model_specs import ModelSpec
-from app.core.records import Job, Model
+from app.core.records import Job, JobRun, Model
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 GOOD = JobOutcome(ok=True)
@@ -101,3 +101,43 @@ def test_how_far_a_model_is_in_words():
     assert standing([job(state="running")]) == "checking its weights"
     assert standing([checked]) == "waiting for a job"
     assert standing([checked, copying]) == "copying 40 %"
+
+
+def tuning(state: str = "running", attempts: int = 1, **run: Any) -> Job:
+    return job("finetune", state, attempts).model_copy(update={"run": JobRun(**run), "reason": "why"})
+
+
+STOPPED = JobOutcome(ok=False, stopped=True, reason="at a checkpoint")
+
+
+def test_a_training_that_stopped_at_a_checkpoint_is_stopped_for_its_own_reason():
+    assert judge(tuning(), "succeeded", "", STOPPED).state == "stopped"
+    verdict = judge(tuning("stopping", stop_for="caller"), "succeeded", "", STOPPED)
+    assert (verdict.state, verdict.reason, verdict.again) == ("stopped", "why", False)
+
+
+def test_one_that_left_for_an_endpoint_is_queued_again_and_then_begins_anew():
+    verdict = judge(tuning("stopping", stop_for="preemption"), "succeeded", "", STOPPED)
+    assert (verdict.state, verdict.again) == ("queued", True)
+    again = tuning("queued", 1).model_copy(update={"run": anew(tuning(attempts=1))})
+    assert not has_process(again)
+    assert judge(again, "missing", "", None).submit
+
+
+def test_one_that_finishes_or_fails_while_it_is_to_stop_is_what_it_is():
+    assert judge(tuning("stopping"), "succeeded", "", GOOD).state == "completed"
+    assert judge(tuning("stopping"), "succeeded", "", BAD).state == "failed"
+
+
+def test_attempts_that_get_further_do_not_count():
+    worn = tuning(attempts=MAX_ATTEMPTS, checkpoint_before=10)
+    assert judge(worn, "failed", "", None, checkpoint=10).state == "failed"
+    assert judge(worn, "failed", "", None, checkpoint=20).submit
+    run = begun(worn, checkpoint=20)
+    assert (run.attempts_before, run.checkpoint_before) == (MAX_ATTEMPTS, 20)
+    assert begun(worn, checkpoint=10) == worn.run
+
+
+def test_what_a_job_makes_has_an_id_of_its_own():
+    assert output_model_id("job-20260131093000-x1y2z") == "m-20260131093000-x1y2z"
+    assert job_of_model("m-20260131093000-x1y2z") == "job-20260131093000-x1y2z"

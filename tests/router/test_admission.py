@@ -1,6 +1,7 @@
 """Who may call an endpoint from where."""
 
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -101,3 +102,16 @@ def test_arguments_take_networks_only() -> None:
     for wrong in (["10.0.0.1/8"], ["proxy"], "10.0.0.0/8"):
         with pytest.raises(ValueError, match="trusted_proxies"):
             RouterArgs.model_validate({"trusted_proxies": wrong})
+
+
+async def test_a_key_that_is_revoked_while_the_body_comes_is_no_key(make_router: MakeRouter) -> None:
+    router = await make_router(whole)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        content = json.dumps(body()).encode()
+        yield content[:9]
+        router.publish(table(8).model_copy(update={"grants": {}}))
+        yield content[9:]
+
+    assert (await router.http().post(CHAT, content=slowly())).status_code == 401
+    assert router.units.responses == []

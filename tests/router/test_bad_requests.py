@@ -75,7 +75,7 @@ ROWS: list[Row] = [
     saying("content[0].text", [{"type": "text", "text": 5}]),
     saying("content[0].type", [{"text": "hi"}]),
     saying("content[0].type", [{"type": "poem", "text": "hi"}]),
-    saying("content[0].cache_control", [{"type": "text", "text": "hi", "cache_control": {}}], "unknown_field"),
+    saying("content[0].cache_control", [{"type": "text", "text": "hi", "cache_control": "ephemeral"}]),
     *(part(kind) for kind in ("image_url", "input_audio", "file", "video_url", "image", "prompt_embeds")),
     saying("name", "hi", name="n" * 65),
     saying("tools", "hi", "unknown_field", tools=[]),
@@ -136,7 +136,7 @@ ROWS: list[Row] = [
     *invalid("tools[0].type", [{"type": "custom"}], [{"type": "web_search"}], name="tools"),
     *invalid("tools[0].function.name", [{"type": "function", "function": {"name": "a b"}}], name="tools"),
     schema("tools[0].function.parameters", **{"$ref": "https://example.com/schema"}),
-    schema("tools[0].function.parameters", maxLength=1_000_000),
+    schema("response_format.json_schema.schema", maxLength=1_000_000),
     schema("tools[0].function.parameters", enum=["v"] * 5000),
     schema("tools[0].function.parameters", default=json.loads('{"a":' * 50 + "1" + "}" * 50)),
     *invalid("tool_choice", "auto", "required", "any", {"type": "function", "function": {"name": "look_up"}}),
@@ -152,6 +152,7 @@ ROWS: list[Row] = [
     schema("response_format.json_schema.schema", **{"$ref": "file:///etc/passwd"}),
     # What others serve.
     *invalid("reasoning_effort", "extreme", 1),
+    *invalid("thinking.type", {"type": "never"}, {}, name="thinking"),
     *invalid("modalities[0]", ["audio"], name="modalities"),
     *invalid("verbosity", "low"),
     *invalid("service_tier", "flex", "priority"),
@@ -160,7 +161,7 @@ ROWS: list[Row] = [
     *invalid("user", 5, "u" * 513),
     *(row for name in (
         "audio", "chat_template", "chat_template_kwargs", "documents", "function_call", "functions", "prediction",
-        "prompt_embeds", "structured_outputs", "thinking", "web_search_options",
+        "prompt_embeds", "structured_outputs", "web_search_options",
     ) for row in invalid(name, {"url": f"https://{SECRET}"}, code="unsupported_parameter")),
     # What only an engine's owner may say, and typing errors.
     *(row for name in (

@@ -4,11 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from app.core.chat_terms import PROFILES, ChatTerms
 from app.core.routing import RoutingTable
 from tests.router.tables import MakeRouter, table
-from tests.router.test_chat import CHAT, MESSAGES, body, whole
+from tests.router.test_chat import CHAT, MESSAGES, WHOLE, body, whole
+from tests.router.units import Answer
 
 TOOL: Any = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 
@@ -65,6 +67,25 @@ async def test_the_openai_client_sends_tools_formats_and_what_has_no_effect(make
     ]
     await client.create(model="ep-1", messages=spoken)
     assert json.loads(router.units.bodies[1])["messages"] == spoken
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the client's own, of what it has parsed
+async def test_what_the_openai_client_has_parsed_comes_back_and_stays_here(make_router: MakeRouter) -> None:
+    class City(BaseModel):
+        name: str
+
+    async def says_paris(answer: Answer) -> None:
+        whole = json.loads(WHOLE)
+        whole["choices"][0]["message"]["content"] = '{"name": "Paris"}'
+        await answer.send("application/json", json.dumps(whole).encode())
+
+    router = await make_router(says_paris, snapshot=offering(structured_output=True))
+    client = router.openai().chat.completions
+    answer = await client.parse(model="ep-1", messages=MESSAGES, response_format=City)
+    said = answer.choices[0].message
+    assert said.parsed == City(name="Paris")
+    await client.create(model="ep-1", messages=[*MESSAGES, said.model_dump(), *MESSAGES])
+    assert json.loads(router.units.bodies[1])["messages"][1] == said.model_dump(exclude={"parsed"})
 
 
 async def test_ark_clients_send_null_for_what_nobody_asked(make_router: MakeRouter) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import BadRequest, QpsExceeded, TooManyRequests
+from app.core.errors import BadRequest, DeadlineExceeded, PlatformError, QpsExceeded, TooLarge, TooManyRequests
 from app.core.key_limits import KeyLimits
 from app.core.keys import hash_key
 from app.core.routing import RoutingTable
+from app.router import hold
 from app.router.limits import Claim, Limits
 from tests.router.tables import KEY, OTHER_KEY, Clock, MakeRouter, table
 from tests.router.test_chat import CHAT, body, failing, whole
@@ -259,3 +260,44 @@ def test_an_answer_that_failed_before_it_began_takes_no_tokens_unless_they_were_
     with pytest.raises(BadRequest):
         fail()
     assert admitted(limits, snapshot, 20, tokens=100) == left
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_waits_for_a_unit_in_vain_gets_the_tokens_back(make_router: MakeRouter, stream: bool) -> None:
+    snapshot = limited(tokens_per_minute=600)
+    router = await make_router(whole, snapshot=snapshot, first_token_timeout_s=0.05, answer_timeout_s=0.05)
+    router.units.running.clear()
+    assert (await router.http().post(CHAT, json=body(max_tokens=500, stream=stream))).status_code == 504
+    await router.listener.settled()
+    router.units.running.set()
+    answer = await router.http().post(CHAT, json=body(max_tokens=500))
+    assert answer.status_code == 200
+
+
+async def test_who_fails_after_a_heartbeat_gets_the_tokens_back(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold, "HEARTBEAT_S", 0.01)
+    snapshot = limited(tokens_per_minute=600)
+    router = await make_router(whole, snapshot=snapshot, first_token_timeout_s=0.2)
+    router.units.running.clear()
+    answer = await router.http().post(CHAT, json=body(max_tokens=500, stream=True))
+    assert (answer.status_code, "deadline_exceeded" in answer.text) == (200, True)
+    await router.listener.settled()
+    router.units.running.set()
+    assert (await router.http().post(CHAT, json=body(max_tokens=500))).status_code == 200
+
+
+@pytest.mark.parametrize("given_up", [DeadlineExceeded("late"), TooLarge("slow")])
+def test_what_the_router_gave_up_is_settled_by_its_engine(given_up: PlatformError) -> None:
+    limits, snapshot = Limits(Clock(0)), limited(tokens_per_minute=1000)
+    claim = claimed(limits, snapshot, tokens=900)
+
+    def fail() -> None:
+        with claim:
+            raise given_up
+
+    with pytest.raises(type(given_up)):
+        fail()
+    claim.settle(700)
+    assert admitted(limits, snapshot, 20, tokens=100) == 3

@@ -98,16 +98,7 @@ async def test_bodies_take_so_much_memory_and_no_more(make_router: MakeRouter, m
 async def test_bodies_that_come_slowly_take_it_too(make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
     router = await make_router(whole, body_limit_bytes=8000)
-    begun, may_end = asyncio.Event(), asyncio.Event()
-    content = json.dumps(body()).encode()
-
-    async def slowly() -> AsyncIterator[bytes]:
-        begun.set()
-        await may_end.wait()
-        yield content
-
-    half_sent = asyncio.create_task(router.http().post(CHAT, content=slowly()))  # it does not say how long it is
-    await begun.wait()
+    half_sent, may_end = await half_send(router, b" " * 7500)
     large = body(messages=[{"role": "user", "content": "x" * 3000}])
     assert (await router.http().post(CHAT, json=large)).status_code == 429
     assert (await router.http().post("/platform/v1/endpoints", json=large)).status_code == 429
@@ -116,6 +107,50 @@ async def test_bodies_that_come_slowly_take_it_too(make_router: MakeRouter, monk
     may_end.set()
     assert (await half_sent).status_code == 200
     assert (await router.http().post(CHAT, json=large)).status_code == 200
+
+
+async def half_send(router: Any, first: bytes) -> "tuple[asyncio.Task[Any], asyncio.Event]":
+    """A request whose body comes but for its last part, which comes once the event is set."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield first
+        begun.set()
+        await may_end.wait()
+        yield json.dumps(body()).encode()
+
+    sending = asyncio.create_task(router.http().post(CHAT, content=slowly()))
+    await begun.wait()
+    return sending, may_end
+
+
+async def test_bodies_that_only_say_how_large_they_will_be_lock_nobody_out(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
+    router = await make_router(whole, body_limit_bytes=8000)
+    half_open = [await half_send(router, b"") for _ in range(5)]
+    assert (await router.http().post(CHAT, json=body())).status_code == 200
+    for sending, may_end in half_open:
+        may_end.set()
+        assert (await sending).status_code == 200
+
+
+async def test_a_body_that_grows_too_large_is_given_up_and_leaves_nothing_behind(
+    make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "BODIES_LIMIT_BYTES", 20_000)
+    router = await make_router(whole)
+    for _ in range(2):
+        content = [b" " * 6000, b" " * 6000, json.dumps(body()).encode()]
+        refused = await router.http().post(CHAT, content=parts_of(content))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert (await router.http().post(CHAT, content=b" " * 9000 + content[-1])).status_code == 200
+
+
+async def parts_of(content: list[bytes]) -> AsyncIterator[bytes]:
+    for part in content:
+        yield part
 
 
 async def test_a_workspace_takes_half_of_the_memory_and_leaves_the_rest_to_others(

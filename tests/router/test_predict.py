@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message
 from app.core.errors import BadRequest
 from tests.router.tables import KEY, OTHER_KEY, MakeRouter, table
 from tests.router.test_chat import WHOLE, whole
+from tests.router.test_limits import limited
 from tests.router.units import WAIT_S, Answer, forever, until
 
 PLACE = "/v1beta1/projects/my project/locations/eu-1"
@@ -131,9 +132,10 @@ async def test_each_counts_against_the_limit_of_requests(make_router: MakeRouter
     snapshot = table()
     limited = snapshot.routes["ep-1"].model_copy(update={"qps": 2.0})
     router = await make_router(echoing, snapshot=snapshot.model_copy(update={"routes": {"ep-1": limited}}))
-    answer = await router.http().post(PREDICT, json=prompts("a", "b", "c"))
+    assert (await router.http().post(PREDICT, json=prompts("a"))).status_code == 200
+    answer = await router.http().post(PREDICT, json=prompts("a", "b"))
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    assert (answer.json()["error"]["type"], answer.json()["error"]["param"]) == ("ModelArts.4206", "instances[2]")
+    assert answer.json()["error"]["type"] == "ModelArts.4206"
     router.clock.now += 1
     assert (await router.http().post(PREDICT, json=prompts("a", "b"))).status_code == 200
 
@@ -176,7 +178,7 @@ async def call(app: ASGIApp, path: str, receive: Any, send: Any) -> None:
 
 async def test_parameters_do_not_multiply_what_is_held(make_router: MakeRouter) -> None:
     router = await make_router(whole, body_limit_bytes=10_000)
-    sent = prompts(*"abcd") | {"parameters": {"logit_bias": {"1" * 3000: 1}}}
+    sent = prompts(*"abcd") | {"parameters": {"logit_bias": {str(token): 1 for token in range(400)}}}
     answer = await router.http().post(PREDICT, json=sent)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert router.units.responses == []
@@ -276,3 +278,27 @@ async def test_over_a_real_socket_and_by_the_endpoints_name(
         path = f"{PLACE}/endpoints/demo:predict"
         answer = await http.post(path, json=prompts("a", "b"), headers={"authorization": f"Bearer {KEY}"})
     assert answer.json()["predictions"] == ["a!", "b!"]
+
+
+@pytest.mark.parametrize(
+    "of_key", [{"concurrency": 2}, {"requests_per_minute": 2}, {"concurrency": 2, "requests_per_minute": 10}]
+)
+async def test_more_than_the_key_may_ever_have_at_once_is_the_callers_mistake(
+    make_router: MakeRouter, of_key: dict[str, int]
+) -> None:
+    router = await make_router(echoing, snapshot=limited(**of_key))
+    answer = await router.http().post(PREDICT, json=prompts("a", "b", "c"))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "instances")
+    assert "instances has 3" in error["message"]
+    assert "2 at the most" in error["message"]
+    assert router.units.responses == []
+    assert (await router.http().post(PREDICT, json=prompts("a", "b"))).status_code == 200
+
+
+async def test_what_may_not_come_now_takes_nothing(make_router: MakeRouter) -> None:
+    router = await make_router(echoing, snapshot=limited(requests_per_minute=3))
+    assert (await router.http().post(PREDICT, json=prompts("a", "b"))).status_code == 200
+    assert (await router.http().post(PREDICT, json=prompts("a", "b"))).status_code == 429
+    assert len(router.units.responses) == 2
+    assert (await router.http().post(PREDICT, json=prompts("a"))).status_code == 200

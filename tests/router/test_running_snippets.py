@@ -32,7 +32,7 @@ async def simulated(answer: Answer) -> None:
         simulation=Simulation(word="hello ", first_token_s=0, between_tokens_s=0),
     )  # fmt: skip
     engine = await SimulatedEngine.start(launch)
-    async for part in engine.chat(answer.body, "req-1"):
+    async for part in engine.chat(answer.body, "req-1", lambda _: None):
         if isinstance(part, Head):
             await answer.head(part.content_type, part.status)
         else:

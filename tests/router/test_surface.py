@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema
+import openai
 import pytest
 from fastapi.openapi.models import OpenAPI
 from schemathesis.specs.openapi.definitions import OPENAPI_31
@@ -31,6 +32,17 @@ async def test_models_lists_what_the_key_may_call(make_router: MakeRouter) -> No
     assert [(model["name"], model["state"]) for model in data] == [("demo", "healthy"), ("down", "scheduling")]
     assert (await router.http(None).get("/v1/models")).status_code == 401
     assert router.units.responses == []
+
+
+async def test_one_model_is_told_by_id_and_by_name(make_router: MakeRouter) -> None:
+    router = await make_router(forever)
+    models = router.openai().models
+    listed = [model async for model in models.list()]
+    assert [await models.retrieve(name) for name in ("ep-1", "down")] == listed
+    for name in ("ep-theirs", "ep-9"):
+        with pytest.raises(openai.NotFoundError):
+            await models.retrieve(name)
+    assert (await router.http(None).get("/v1/models/ep-1")).status_code == 401
 
 
 async def test_alive_at_once_and_ready_with_a_table(make_router: MakeRouter) -> None:

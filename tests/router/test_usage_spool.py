@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from app.core.usage import Account, Entry, Sums, UsageBatch, rows_of
+from app.core.errors import BadRequest
+from app.core.usage import Account, Entry, Sums, rows_of
 from app.router import usage_spool
 from app.router.figures import SpoolFigures
 from app.router.usage_file import UsageFile
 from app.router.usage_sender import BATCH_BYTES, CLAIM_S, UsageSender
 from app.router.usage_spool import UsageSpool
 from tests.router.tables import Clock
+from tests.router.usage_takers import ControlPlane, kill
 
 ACCOUNT = Account("mine", "key-1", "ep-1")
 AT = 1_770_000_000.0
@@ -24,40 +26,6 @@ def entry(number: int = 1, *, begun: bool = False, **fields: Any) -> Entry:
     told = {"prompt_tokens": 10, "cached_tokens": 4, "completion_tokens": 0 if begun else 3, "at": AT}
     more = {"number": number, "requests": 0 if begun else 1, "begun": begun}
     return Entry(**(ACCOUNT._asdict() | told | more | fields))
-
-
-class ControlPlane:
-    """Takes each stretch of a spool once. It may be away, or its answers may be lost."""
-
-    def __init__(self) -> None:
-        self.taken: dict[str, int] = {}
-        self.sums: dict[Account, Sums] = {}
-        self.asked = 0
-        self.away = False
-        self.answers_lost = 0
-
-    async def usage(self, batch: str) -> int:
-        self.asked += 1
-        if self.away:
-            raise ConnectionError
-        parsed = UsageBatch.model_validate_json(batch)
-        if parsed.from_bytes == self.taken.get(parsed.spool, 0) < parsed.to_bytes:
-            self.taken[parsed.spool] = parsed.to_bytes
-            for row in parsed.rows:
-                account = Account(row.workspace, row.key_id, row.endpoint_id)
-                self.sums[account] = self.sums.get(account, Sums()).plus(row)
-        if self.answers_lost:
-            self.answers_lost -= 1
-            raise TimeoutError
-        return self.taken.get(parsed.spool, 0)
-
-    @property
-    def requests(self) -> int:
-        return sum(sums.requests for sums in self.sums.values())
-
-    @property
-    def partial(self) -> int:
-        return sum(sums.partial_requests for sums in self.sums.values())
 
 
 class Node:
@@ -78,12 +46,6 @@ class Node:
     @property
     def files(self) -> list[str]:
         return sorted(os.listdir(self.folder)) if self.folder.exists() else []
-
-
-def kill(spool: UsageSpool) -> None:
-    """As kill -9 does: locks are gone, and nothing is tidied up."""
-    for file in spool.files:
-        os.close(file._descriptor)
 
 
 @pytest.fixture
@@ -286,3 +248,43 @@ def test_entries_add_up_by_account_and_hour() -> None:
         ("ep-1", 0, 2), ("ep-1", 1, 1), ("ep-2", 0, 1),
     ]  # fmt: skip
     assert json.loads(rows[0].model_dump_json())["completion_tokens"] == 6
+
+
+async def test_what_is_under_way_stays_where_it_is_while_no_next_file_can_be_made(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, _, _ = node.router(file_bytes=300)
+    for number in (1, 2):
+        spool.write(entry(number, begun=True))
+
+    def refuse(_: Path) -> UsageFile:
+        raise OSError("no file can be made")
+
+    monkeypatch.setattr(UsageFile, "create", refuse)
+    spool.write(entry(3))
+    kill(spool)
+    await node.router()[1].step()
+    assert (node.control_plane.requests, node.control_plane.partial) == (2, 2)
+
+
+async def test_a_file_that_is_refused_for_good_is_set_aside_and_holds_up_no_other(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool, sender, figures = node.router(file_bytes=300)
+    take = node.control_plane.usage
+
+    async def refusing_the_first(batch: str) -> int:
+        if '"spool":"r1-1"' in batch:
+            raise BadRequest("This is not a batch of usage.")
+        return await take(batch)
+
+    node.control_plane.usage = refusing_the_first  # type: ignore[method-assign]
+    for number in range(1, 9):
+        spool.write(entry(number))
+    await sender.step()
+    await sender.step()
+    assert figures.lost_requests > 0
+    assert node.control_plane.requests == 8 - figures.lost_requests
+    assert caplog.text.count("set aside in r1-1.refused") == 1
+    assert "r1-1.refused" in node.files
+    assert "r1-1.jsonl" not in node.files

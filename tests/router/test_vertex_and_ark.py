@@ -35,12 +35,19 @@ async def test_ark_clients_chat(make_router: MakeRouter) -> None:
 async def test_arks_own_client_chats_streams_and_knows_our_errors(
     make_router: MakeRouter, serve: Callable[..., str]
 ) -> None:
-    router = await make_router(whole, streaming)
+    router = await make_router(whole, streaming, whole)
     client = AsyncArk(base_url=f"{serve(router.app)}/api/v3", api_key=KEY, max_retries=0, timeout=WAIT_S)
     answer = await client.chat.completions.create(model="ep-1", messages=MESSAGES, temperature=0, max_tokens=8)
     assert answer.choices[0].message.content == "Paris"
     stream = await client.chat.completions.create(model="ep-1", messages=MESSAGES, stream=True)
     assert [event.choices[0].delta.content async for event in stream] == ["By"]
+    said = answer.choices[0].message.model_dump()
+    await client.chat.completions.create(
+        model="ep-1", messages=[*MESSAGES, said, *MESSAGES], thinking={"type": "disabled"}
+    )
+    got = json.loads(router.units.bodies[2])
+    assert got["messages"] == [*MESSAGES, {name: said[name] for name in said if name != "encrypted_content"}, *MESSAGES]
+    assert (got["reasoning_effort"], "thinking" in got) == ("none", False)
     with pytest.raises(ark_errors.ArkNotFoundError):
         await client.chat.completions.create(model="ep-9", messages=MESSAGES)
     with pytest.raises(ark_errors.ArkBadRequestError) as wrong:

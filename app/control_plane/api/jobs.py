@@ -11,11 +11,19 @@ from app.control_plane.api.filters import given
 from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.log_stream import LIST_OR_TEXT, TEXT, Search, attached, followed, refuse_beside_follow
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
+from app.control_plane.platform import Platform
+from app.control_plane.services.idempotency import Proof
 from app.core.job_logs import JobLine
+from app.core.jobs import tune_task
+from app.core.keys import is_platform_admin
+from app.core.model_specs import Source
 from app.core.names import ModelName
-from app.core.records import Job, JobState, JobType
+from app.core.records import ApiKey, Job, JobState, JobType
+from app.core.source_rules import check_source
 from app.core.specs import Spec
 from app.core.texts import Line
+from app.core.tuning_estimate import EstimateSpec
+from app.core.tuning_spec import TuningSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -29,20 +37,60 @@ class JobSpec(Spec):
     name: ModelName | None = None
 
 
+AnySpec = JobSpec | TuningSpec
+
+
 def show(job: Job) -> dict[str, Any]:
-    """A job as the API gives it."""
-    return {"object": "job", **job.model_dump(mode="json", exclude={"workspace", "spec", "attempts"})}
+    """A job as the API gives it; of one that trains also what was asked for, as `spec`."""
+    shown = job.model_dump(mode="json", exclude={"workspace", "spec", "attempts", "run"})
+    return {"object": "job", **shown, "spec": job.spec.get("spec"), "machine_type": _machine_type(job)}
+
+
+def _machine_type(job: Job) -> str | None:
+    return tune_task(job).machine.name if job.type == "finetune" else None
 
 
 @router.post("", status_code=202)
-def create(spec: Annotated[JobSpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep) -> dict[str, Any]:
-    """Start a job."""
+def create(
+    spec: Annotated[AnySpec, Body(discriminator="type")], caller: Unlimited, platform: PlatformDep, once: OnceDep
+) -> dict[str, Any]:
+    """Start a job: fine-tune a model, or look at its weights once more."""
+    if isinstance(spec, TuningSpec):
+        _check_places(spec, caller, platform)
     job = once.make(
         spec,
-        lambda proof: platform.models.revalidate(caller.workspace, spec.model, spec.name or "", proof),
+        lambda proof: _make(spec, caller.workspace, platform, proof),
         lambda job_id: platform.jobs.get(caller.workspace, job_id),
     )
     return show(job)
+
+
+def _make(spec: JobSpec | TuningSpec, workspace: str, platform: Platform, proof: Proof) -> Job:
+    if isinstance(spec, TuningSpec):
+        return platform.tuning.create(workspace, spec, proof)
+    return platform.models.revalidate(workspace, spec.model, spec.name or "", proof)
+
+
+def _check_places(spec: TuningSpec, caller: ApiKey, platform: Platform) -> None:
+    """Raises Forbidden for a place that this key may not name."""
+    places: dict[str, Source | None] = {
+        "dataset": spec.dataset,
+        "output": Source(uri=spec.output.uri) if spec.output else None,
+        "keep_logs": Source(uri=spec.keep_logs.uri) if spec.keep_logs else None,
+    }
+    for field, place in places.items():
+        if place is not None:
+            check_source(place, admin=is_platform_admin(caller), settings=platform.settings, field=field)
+
+
+@router.post(":estimate")
+def estimate(spec: Annotated[EstimateSpec, Body()], caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+    """How long a fine-tuning would run, from and to, in hours.
+
+    `documented` follows from the product's table, `measured` from what jobs of this kind have reached here; `hours` is
+    the measured one where there is one. Null: nobody can tell.
+    """
+    return {"object": "estimate", **platform.estimates.of(caller.workspace, spec)}
 
 
 @router.get("")
@@ -96,10 +144,34 @@ def _show_line(line: JobLine) -> dict[str, Any]:
     return {"object": "log_line", "id": str(line.number), "message": line.text}
 
 
+@router.get("/{job_id}/metrics")
+def metrics(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
+    """What a training has gone through: at most 2,000 points, evenly thinned out, and the last figures.
+
+    `sample` is what the new model says to the first question of the dataset.
+    """
+    job = platform.jobs.get(caller.workspace, job_id)
+    curve, outcome = platform.jobs.curve(job), platform.jobs.outcome(job)
+    told = {"last": job.metrics, "sample": outcome.sample if outcome else ""}
+    return {"object": "job_metrics", "id": job.id, **told, **curve.model_dump(mode="json")}
+
+
 @router.post("/{job_id}:stop", status_code=202)
 def stop(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
-    """Stop a job; what it had published stays."""
+    """Stop a job; what it had published stays. One that trains stops at a checkpoint, and can go on from there."""
     return show(platform.jobs.stop(caller.workspace, job_id))
+
+
+@router.post("/{job_id}:resume", status_code=202)
+def resume(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
+    """Go on with a training that was stopped or failed, from its newest checkpoint."""
+    return show(platform.tuning.resume(caller.workspace, job_id))
+
+
+@router.post("/{job_id}:export", status_code=202)
+def export(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
+    """Bring a training's result into the model repository; of one that was stopped, its newest checkpoint."""
+    return show(platform.tuning.export(caller.workspace, job_id))
 
 
 @router.delete("/{job_id}", status_code=200)

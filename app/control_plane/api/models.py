@@ -10,7 +10,7 @@ from app.control_plane.api.idempotency import OnceDep
 from app.control_plane.api.jobs import show as show_job
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.control_plane.platform import Platform
-from app.core.capabilities import together
+from app.core.capabilities import calls, together
 from app.core.errors import InvalidField
 from app.core.keys import covers, is_platform_admin
 from app.core.model_specs import ModelSpec
@@ -40,6 +40,7 @@ def _show_version(model: Model, version: Version, platform: Platform) -> dict[st
         "object": "version",
         **version.model_dump(mode="json", exclude={"prefix"}),
         "supports": platform.models.supports(model, version).model_dump(mode="json"),
+        "calls": calls(model.origin, version.precision).model_dump(mode="json"),
     }
 
 

@@ -33,9 +33,13 @@ class Bounds:
 
     def model(self, workspace: str) -> None:
         """Its preparation is a job."""
+        self.finished_model(workspace)
+        self.job(workspace)
+
+    def finished_model(self, workspace: str) -> None:
+        """One that a job is to make."""
         count = self._registry.count(Model, workspace=workspace)
         self._require(count, self._models, "models", "delete some first", "models_per_workspace")
-        self.job(workspace)
 
     def job(self, workspace: str) -> None:
         """Those that have ended do not count."""

@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Protocol
 
 from app.control_plane.services.following import News
 from app.core.errors import Unavailable
 from app.core.job_logs import JobLog, count_lines, readable
-from app.core.jobs import UNFINISHED, submission_id
+from app.core.jobs import UNFINISHED, submission_id, tune_task
 from app.core.records import Job
+from app.settings import Settings
 from app.store.database import Registry
-from app.store.layout import job_object
+from app.store.layout import JOBS, job_object
 from app.store.object_store import ObjectMissing, ObjectStore
+from app.store.objects import open_target
 
 KEPT = "log.txt"
 
@@ -28,7 +31,8 @@ class LogPort(Protocol):
 class JobLogs:
     """Reads jobs' logs, and keeps the last part of each: Ray's own go with its head node. Its methods block."""
 
-    def __init__(self, registry: Registry, store: ObjectStore, cluster: LogPort):
+    def __init__(self, registry: Registry, store: ObjectStore, cluster: LogPort, settings: Settings):
+        self._settings = settings
         self._registry = registry
         self._store = store
         self._cluster = cluster
@@ -48,8 +52,22 @@ class JobLogs:
             shown = readable(text)
             lines = [*([shown.note] if shown.note else []), *(line.text for line in shown.lines)]
             self._store.write(job_object(job.id, KEPT), "".join(f"{line}\n" for line in lines).encode())
+            if kept_at := _kept_at(job):
+                whole = "".join(f"{line.text}\n" for line in readable(text, len(text)).lines)
+                open_target(kept_at, self._settings).write(f"{job.id}.log", whole.encode())
         except Exception:
             log.warning("the log of job %s is not kept", job.id, exc_info=True)
+
+    def drop_before(self, moment: datetime, limit: int) -> int:
+        """Remove what is kept with jobs that ended before `moment`; returns how many logs those were."""
+        old = [
+            stored.name
+            for stored in self._store.list(JOBS)
+            if stored.name.endswith(f"/{KEPT}") and stored.modified_at < moment
+        ][:limit]
+        for name in old:
+            self._store.delete(name)
+        return len(old)
 
     def follower(self, job: Job, search: str = "") -> Callable[[], News]:
         """What gives the lines as text that are new since it was last asked, until the job has ended.
@@ -99,6 +117,12 @@ class JobLogs:
             return self._store.read(job_object(job.id, KEPT)).decode(errors="replace")
         except ObjectMissing:
             return None
+
+
+def _kept_at(job: Job) -> str | None:
+    """Where its log is to be kept for ever."""
+    kept = tune_task(job).spec.keep_logs if job.type == "finetune" else None
+    return kept.uri if kept else None
 
 
 def _whole(text: str | None) -> str:

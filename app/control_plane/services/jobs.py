@@ -7,25 +7,34 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.control_plane.services.events import event
-from app.control_plane.services.job_logs import KEPT
+from app.core.curves import Curve
 from app.core.errors import Conflict, NotFound
-from app.core.job_specs import JobOutcome, JobProgress
+from app.core.job_specs import JobOutcome, JobProgress, output_model_id
 from app.core.jobs import UNFINISHED
 from app.core.names import new_id
-from app.core.records import Job, JobType, Model
+from app.core.records import Job, JobType, Model, StopReason
 from app.store.database import Registry
-from app.store.layout import job_object
+from app.store.layout import JOB_CURVE, JOB_PROGRESS, JOB_STOP, job_object, newest_checkpoint, version_prefix
 from app.store.object_store import ObjectMissing, ObjectStore
+from app.store.removal import delete_version
 
 
 class Jobs:
     """The jobs of all workspaces. `changed()` wakes the loop that carries out wishes."""
 
-    def __init__(self, registry: Registry, store: ObjectStore, lock: threading.RLock, changed: Callable[[], None]):
+    def __init__(
+        self,
+        registry: Registry,
+        store: ObjectStore,
+        lock: threading.RLock,
+        changed: Callable[[], None],
+        now: Callable[[], datetime],
+    ):
         self._registry = registry
         self._store = store
         self._lock = lock
         self._changed = changed
+        self._now = now
 
     def new(self, type: JobType, model: Model, task: dict[str, Any], name: str = "") -> Job:
         """A job to be put; its process starts by and by. `task` lacks only the job's ID."""
@@ -68,10 +77,25 @@ class Jobs:
             job = self.get(workspace, job_id)
             if job.state not in UNFINISHED:
                 raise Conflict(f"This job is {job.state} already.")
-            stopping = job.model_copy(update={"state": "stopping", "reason": "it was stopped"})
-            self._registry.put(stopping, event(workspace, job.id, "stopping", "stopped by a caller"))
+            return self.ask_to_stop(job, "caller", "it was stopped")
+
+    def ask_to_stop(self, job: Job, stop_for: StopReason, reason: str) -> Job:
+        """Have an unfinished job end: one that trains at its next checkpoint. To be called with the lock held."""
+        asked_at = job.run.stop_asked_at or self._now()
+        run = job.run.model_copy(update={"stop_for": stop_for, "stop_asked_at": asked_at})
+        stopping = job.model_copy(update={"state": "stopping", "reason": reason, "run": run})
+        self._registry.put(stopping, event(job.workspace, job.id, "stopping", reason))
         self._changed()
         return stopping
+
+    def tell_to_stop(self, job: Job) -> None:
+        """Let the process of a job that trains know."""
+        self._store.write(job_object(job.id, JOB_STOP), b"{}")
+
+    def forget_stop(self, job: Job) -> None:
+        """Take back what a job was asked and how it ended, before it begins again; its checkpoints stay."""
+        for name in ("outcome.json", JOB_STOP):
+            self._store.delete(job_object(job.id, name))
 
     def delete(self, workspace: str, job_id: str) -> None:
         """Remove a finished job's record and files. Raises NotFound, and Conflict while it runs."""
@@ -84,14 +108,26 @@ class Jobs:
 
     def delete_files(self, job: Job) -> None:
         """Remove what a finished job was told and what it told. Raises OSError while the object store is away."""
-        for name in ("spec.json", "progress.json", "outcome.json", "journal.json", KEPT):
-            self._store.delete(job_object(job.id, name))
+        for stored in list(self._store.list(job_object(job.id, ""))):
+            self._store.delete(stored.name)
+        if job.type == "finetune" and self._registry.get(Model, output_model_id(job.id)) is None:
+            delete_version(self._store, version_prefix(output_model_id(job.id), "BF16"))
 
     def progress(self, job: Job) -> JobProgress:
         """How far it says it is."""
         with contextlib.suppress(ObjectMissing, ValueError):
-            return JobProgress.model_validate_json(self._store.read(job_object(job.id, "progress.json")))
+            return JobProgress.model_validate_json(self._store.read(job_object(job.id, JOB_PROGRESS)))
         return JobProgress()
+
+    def curve(self, job: Job) -> Curve:
+        """What its training has gone through."""
+        with contextlib.suppress(ObjectMissing, ValueError):
+            return Curve.model_validate_json(self._store.read(job_object(job.id, JOB_CURVE)))
+        return Curve()
+
+    def checkpoint(self, job: Job) -> int:
+        """The iteration from which its training can go on; 0: from the beginning."""
+        return newest_checkpoint(self._store, job.id)
 
     def outcome(self, job: Job) -> JobOutcome | None:
         """How it says it ended, once it has."""

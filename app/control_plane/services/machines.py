@@ -12,7 +12,7 @@ from app.core.machines import Fit, choose, fit, memory_bytes
 from app.core.needs import Needs, needs_of
 from app.core.records import Endpoint, Model, Workspace
 from app.core.slots import Slots, slots
-from app.core.specs import MACHINE_TYPES, EndpointSpec, MachineType
+from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, EndpointSpec, MachineType
 from app.core.steps import scale_problem
 from app.core.waiting import Room
 from app.core.wishes import Machine
@@ -116,6 +116,11 @@ class Machines:
         self.look()
         return self._slots(machine)
 
+    @property
+    def rooms(self) -> Sequence[Room] | None:
+        """The cluster's nodes as it told last, see `look`; None when it did not."""
+        return self._seen[1]
+
     def _slots(self, machine: MachineType) -> Slots | None:
         nodes = self._seen[1]
         mode = min(machine.modes, key=lambda mode: mode.machines)
@@ -177,6 +182,18 @@ class Machines:
             told = "; ".join(f"{machine.name}: {', '.join(fit(needs, machine).reasons)}" for machine in self.all())
             raise InvalidField(f"No machine type can serve this: {told}.", "machine_type")
         return found
+
+    def for_job(self, name: str | None) -> MachineType:
+        """The machine type for a job: the one named, else the smallest with cards of which there is a node, else a CPU.
+
+        Goes by what the cluster said when it was asked last, see `look`. Raises InvalidField for a name unknown.
+        """
+        if name is not None:
+            return self.get(name)
+        there = [machine for machine in self.all() if self._seen[1] is not None and self._present(machine)]
+        with_cards = [machine for machine in there if machine.accelerator_count]
+        smallest = min(with_cards, key=lambda machine: (machine.accelerator_count, machine.name), default=None)
+        return smallest or self.get(DEFAULT_MACHINE_TYPE)
 
     def _present(self, machine: MachineType) -> bool:
         found = self._slots(machine)

@@ -15,6 +15,7 @@ from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import Jobs
 from app.core.capabilities import Supports, supports
 from app.core.errors import Conflict, NotFound, NotReady
+from app.core.job_specs import job_of_model
 from app.core.jobs import UNFINISHED, standing
 from app.core.model_specs import ModelSpec
 from app.core.names import new_id
@@ -90,6 +91,8 @@ class Models:
         model = self._registry.get(Model, manifest.model_id)
         if model and model.state != "healthy":
             return  # it is being made or removed, and whoever does that sees to its versions
+        if model is None and self._registry.get(Job, job_of_model(manifest.model_id)):
+            return  # a job has made it, which registers it, with where it comes from, or has it removed
         version = new_version(manifest.model_id, manifest.precision, manifest.digest, now)
         old = self._registry.get(Version, version.id)
         if model and old and old.digest == version.digest:

@@ -12,10 +12,10 @@ from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models, new_version
 from app.core.errors import Conflict
-from app.core.job_specs import JobOutcome
-from app.core.records import Model, Version
+from app.core.job_specs import JobOutcome, output_model_id
+from app.core.records import Job, Model, Version
 from app.store.database import Registry
-from app.store.layout import job_object
+from app.store.layout import job_object, version_prefix
 from app.store.object_store import ObjectStore
 from app.store.removal import delete_version, sweep
 
@@ -134,6 +134,7 @@ class Preparation:
     def sweep(self) -> None:
         """Free what uploads that nobody remembers have left in the object store."""
         known = {version.prefix for version in self._registry.find(Version)}
+        known |= {version_prefix(output_model_id(job.id), "BF16") for job in self._registry.find(Job, type="finetune")}
         freed_bytes = sweep(self._store, known, datetime.now(UTC) - SWEEP_AFTER)
         if freed_bytes:
             log.info("freed %d bytes of forgotten uploads", freed_bytes)

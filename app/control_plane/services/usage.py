@@ -22,6 +22,7 @@ _FIELDS: dict[GroupBy, str] = {
     "day": "day", "hour": "created_at", "workspace": "workspace", "endpoint": "endpoint_id", "key": "key_id",
 }  # fmt: skip
 _NAMES = {"endpoint": "endpoint_name", "key": "key_description"}
+_HOUR = "%Y-%m-%dT%H:%M:%SZ"
 _BETWEEN = "~"
 """In page tokens; no ID has it."""
 
@@ -161,7 +162,7 @@ def _group(order: Sequence[GroupBy], row: Mapping[str, Any], names: Mapping[str,
     common: dict[str, str] = {}
     for name in order:
         value = row[_FIELDS[name]]
-        common[name] = f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else value
+        common[name] = value.strftime(_HOUR) if isinstance(value, datetime) else value
         if name in _NAMES:
             common[_NAMES[name]] = names.get(value) or row[_NAMES[name]]
     id = _BETWEEN.join(common[name] for name in order)
@@ -171,4 +172,4 @@ def _group(order: Sequence[GroupBy], row: Mapping[str, Any], names: Mapping[str,
 def _values(order: Sequence[GroupBy], id: str) -> Iterator[object]:
     """What a group of this ID has in common. Raises ValueError."""
     for name, text in zip(order, id.split(_BETWEEN), strict=True):
-        yield datetime.fromisoformat(text).astimezone(UTC) if name == "hour" else text
+        yield datetime.strptime(text, _HOUR).replace(tzinfo=UTC) if name == "hour" else text

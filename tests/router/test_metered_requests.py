@@ -11,9 +11,12 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from app.core.errors import BadRequest, InternalError, UnitGone, UnitLost
+from app.core.frames import Frame, Kind
 from app.core.usage import Entry, Tokens
 from app.router import stream as module
-from tests.router.tables import MakeRouter
+from app.router.stream import Buffers, Stream
+from app.router.usage import UsageMeter
+from tests.router.tables import Book, Clock, MakeRouter, table
 from tests.router.test_streaming import BODY, CHAT, DONE, chunk, client
 from tests.router.units import WAIT_S, Answer, Script, forever, until
 
@@ -229,3 +232,19 @@ async def test_usage_is_never_forced_onto_a_stream(make_router: MakeRouter) -> N
     answer: httpx.Response = await router.http().post(CHAT, json=BODY)
     assert b"stream_options" not in router.units.bodies[0]
     assert "usage" not in answer.text
+
+
+async def test_an_answer_that_is_there_counts_though_its_reader_is_slow() -> None:
+    """Nobody has taken any of it, and the router may be killed now."""
+    book, settled = Book(), list[int]()
+    at, buffers = table(), Buffers()
+    (grant,) = (grant for grant in at.grants.values() if grant.key_id == "key-1")
+    metered = UsageMeter(book, Clock(0)).request("req-1", grant, at.routes["ep-1"], settled.append)
+    stream = Stream(b"token", buffers)
+    head = {"status": 200, "content_type": "application/json"}
+    for kind, payload in ((Kind.HEAD, json.dumps(head).encode()), (Kind.END, TAKEN.model_dump_json().encode())):
+        stream.put(Frame(stream.token, kind, payload))
+    metered.begun(stream)
+    assert [counted(entry) for entry in book.entries] == [EXACT]
+    metered.ended(stream, taken=True)
+    assert ([counted(entry) for entry in book.entries], settled) == ([EXACT], [37])

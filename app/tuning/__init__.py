@@ -1,0 +1,1 @@
+"""Fine-tuning: conversations in, a new model out."""

@@ -1,0 +1,50 @@
+"""One attempt at a training: go on from the newest checkpoint, and make a model of the last one."""
+
+import tempfile
+from pathlib import Path
+
+from app.core.job_specs import TrainingProgress
+from app.tuning.checkpoints import CheckpointStore
+from app.tuning.crew import Crew, train_together
+from app.tuning.inputs import Input
+from app.tuning.loop import Work, read_reports
+from app.tuning.reporter import Reporter
+from app.tuning.reports import RECENT, Report, remaining_s
+from app.tuning.result import answer, write_model, write_tensorboard
+from app.tuning.run import Run, Trained
+
+
+def train(run: Run, reporter: Reporter, inputs: tuple[Input, ...] = ()) -> Trained:
+    """Train as the plan says, unless `run.finish`, and write the result; stopped at a checkpoint, only say so.
+
+    `inputs` names, where there are several machines, what those bring from the store that are not this one. Raises
+    Diverged, StoreError, and Ray's TrainingFailedError when workers die again and again.
+    """
+    plan, checkpoints = run.plan, CheckpointStore(run.store, run.checkpoints)
+    work = Work(plan, run.base, run.samples, checkpoints)
+    if plan.iterations and not run.finish:
+        train_together(work, Crew.on(run.machine, run.instances), _Log(reporter), inputs)
+    with tempfile.TemporaryDirectory(prefix="modelunit-result-") as name:
+        folder = Path(name)
+        found = checkpoints.fetch_newest(plan, run.samples.digest, folder)
+        reports = read_reports(folder) if found else []
+        progress = reporter.last or TrainingProgress(iteration=len(reports), iterations=plan.iterations)
+        if len(reports) < plan.iterations and not run.finish:
+            return Trained(progress, stopped=True)
+        model = write_model(plan, run.base, folder if found else None, run.output, run.adapter)
+    write_tensorboard(reports, run.tensorboard)
+    ids, trained = run.samples[0]
+    return Trained(progress, sample=answer(model, run.base, ids[: int(trained.argmax())].tolist()))
+
+
+class _Log:
+    """Prints a line for each iteration, and hands it on."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._recent: list[Report] = []
+
+    def __call__(self, report: Report) -> bool:
+        self._recent = [*self._recent[-RECENT + 1 :], report]
+        print(report.line(remaining_s(self._recent)), flush=True)
+        return self._reporter.hear(report)

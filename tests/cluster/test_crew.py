@@ -1,0 +1,110 @@
+"""Workers under Ray Train: as many as there are, and whatever happens to them, they give what one would."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from app.core.errors import PlatformError
+from app.store.file_store import FileStore
+from app.tuning.checkpoints import CheckpointStore
+from app.tuning.crew import Crew, train_together
+from app.tuning.loop import Work
+from app.tuning.reports import Report
+from tests.tuning.tiny_models import RandomSamples, plan_of, write_tiny
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+ONE = Crew(workers=1, cpus=0.5, threads=1)
+TWO = Crew(workers=2, cpus=0.5, threads=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray of our own. Paths of sockets have a limit, which pytest's folders exceed."""
+    os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "0"
+    runtime_env = {"env_vars": {"PYTHONPATH": str(ROOT)}}
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=128 << 20,
+        runtime_env=runtime_env,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("base"))
+
+
+def work_of(base: Path, store: Path, **differs: object) -> Work:
+    plan = plan_of(**differs)
+    return Work(plan, base, RandomSamples(plan.rows), CheckpointStore(FileStore(store), "checkpoints/"))
+
+
+def told(work: Work, crew: Crew, on_report: Callable[[Report], bool] = lambda report: False) -> list[Report]:
+    """What each iteration told last."""
+    reports: dict[int, Report] = {}
+
+    def tell(report: Report) -> bool:
+        reports[report.iteration] = report
+        return on_report(report)
+
+    train_together(work, crew, tell)
+    return [reports[iteration] for iteration in sorted(reports)]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_two_workers_learn_what_one_learns(base: Path, tmp_path: Path, method: str):
+    differs = {"method": method, "learning_rate": 1e-3, "validation_rows": 7}
+    ones, twos = (told(work_of(base, tmp_path / str(crew.workers), **differs), crew) for crew in (ONE, TWO))
+    assert [report.iteration for report in twos] == [1, 2, 3, 4, 5, 6]
+    for one, two in zip(ones, twos, strict=True):
+        assert two.cards == 2
+        assert (two.tokens, two.trained_tokens) == (one.tokens, one.trained_tokens)
+        assert two.loss == pytest.approx(one.loss, rel=1e-5)
+        if one.validation_loss is not None:
+            assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-5)
+
+
+def test_a_worker_that_is_killed_is_started_again_from_the_newest_checkpoint(base: Path, tmp_path: Path):
+    # Long enough that the worker still runs when it is to be killed.
+    differs = {"learning_rate": 1e-3, "iterations": 300, "checkpoint_every": 25}
+    killed: list[int] = []
+
+    def kill_at_four(report: Report) -> bool:
+        if report.iteration == 4 and not killed:
+            workers = [
+                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
+            ]
+            killed.append(workers[-1].pid)
+            os.kill(workers[-1].pid, signal.SIGKILL)
+        return False
+
+    reports = told(work_of(base, tmp_path / "killed", **differs), TWO, kill_at_four)
+    whole = told(work_of(base, tmp_path / "whole", **differs), TWO)
+    assert killed
+    assert [report.iteration for report in reports] == list(range(1, 301))
+    for ours, theirs in zip(reports, whole, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-6)
+
+
+def test_a_run_that_is_told_to_stop_does_so_at_a_checkpoint(base: Path, tmp_path: Path):
+    work = work_of(base, tmp_path, iterations=100_000, checkpoint_every=100_000)
+    reports = told(work, ONE, lambda report: report.iteration >= 3)
+    newest = next(iter(work.checkpoints.newest(work.plan, work.samples.digest)))
+    assert newest.iteration == reports[-1].iteration < 100_000
+
+
+def test_a_loss_that_is_no_number_is_an_error_at_once(base: Path, tmp_path: Path):
+    work = work_of(base, tmp_path, method="full", learning_rate=1e30, warmup_iterations=0)
+    with pytest.raises(PlatformError, match="lower learning_rate"):
+        told(work, ONE)
