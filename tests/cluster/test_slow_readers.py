@@ -26,8 +26,8 @@ FLOOD = {"name": "flood", "model": MODEL, "limits": {"max_queued": 1000}}
 FLOODING = {"word": "x" * 20_000, "between_tokens_s": 0.25}
 """80 kB a second for each, so that what they may hold together is full after 17 s with 200 of them."""
 TIMES_SLOWER = 3.0
-LEAST_MS = 100.0
-"""What 95 % of TTFTs and of pauses between tokens may take in any case: all of it runs on the cores of one machine."""
+LEAST_MS, LEAST_BESIDE_OTHERS_MS = 100.0, 1000.0
+"""What 95 % of TTFTs and of pauses between tokens may take in any case, also where other tests need the cores."""
 CONNECTION_BYTES = 512 << 10
 """Of the router's memory for each connection beside: what is being written, and what Python needs for a request."""
 
@@ -108,7 +108,7 @@ class Trial:
             yield
 
     async def run(self, slow: int, half_open: int, hold_s: float) -> dict[str, Any]:
-        """What it was like before and while they were there."""
+        """What it was like without them, before or afterwards, and while they were there."""
         before = await self.watch(BASE_S)
         rss_bytes = self._router.memory_info().rss
         async with self.holding(slow, half_open):
@@ -118,22 +118,25 @@ class Trial:
                 most_bytes = max(most_bytes, self._router.memory_info().rss)
                 await asyncio.sleep(0.2)
             during = watched.result()
+        after = await self.watch(BASE_S)
+        without = [seen.p95() for seen in (before, after)]
         return {
             "slow_readers": slow, "half_open": half_open, "answers": len(during.ttft_ms),
-            "broken": before.broken + during.broken, "before_p95": before.p95(), "during_p95": during.p95(),
+            "broken": before.broken + during.broken + after.broken,
+            "without_p95": {name: max(p95[name] for p95 in without) for name in without[0]}, "during_p95": during.p95(),
             "router_grew_bytes": most_bytes - rss_bytes,
         }  # fmt: skip
 
 
-def hold(platform: Platform, slow: int, half_open: int, hold_s: float) -> dict[str, Any]:
+def hold(platform: Platform, slow: int, half_open: int, hold_s: float, least_ms: float) -> dict[str, Any]:
     """A trial's figures. Nobody else noticed, the router stayed small, and in the end nothing is left."""
     flood_id = platform.endpoint("flood")["id"]
     figures = asyncio.run(Trial(platform).run(slow, half_open, hold_s))
     until(lambda: metrics(platform, "modelunit_running_requests", flood_id) == [0.0], "the slow ones to be gone")
     assert figures["answers"] >= ORDINARY * hold_s / 4  # of a second each
     assert figures["broken"] == 0
-    for name, before_ms in figures["before_p95"].items():
-        assert figures["during_p95"][name] <= max(LEAST_MS, TIMES_SLOWER * before_ms), figures
+    for name, without_ms in figures["without_p95"].items():
+        assert figures["during_p95"][name] <= max(least_ms, TIMES_SLOWER * without_ms), figures
     assert figures["router_grew_bytes"] < BUFFERS_LIMIT_BYTES + (slow + half_open) * CONNECTION_BYTES, figures
     return figures
 
@@ -149,11 +152,12 @@ def flooded(platform: Platform) -> Iterator[None]:
 
 @pytest.mark.usefixtures("flooded")
 def test_a_few_of_them_disturb_nobody(platform: Platform) -> None:
-    hold(platform, slow=10, half_open=10, hold_s=10)
+    hold(platform, slow=10, half_open=10, hold_s=10, least_ms=LEAST_BESIDE_OTHERS_MS)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("flooded")
 def test_hundreds_of_them_disturb_nobody(platform: Platform) -> None:
-    record("slow_readers", hold(platform, slow=200, half_open=200, hold_s=75))  # longer than a body may take
+    # Longer than a body may take.
+    record("slow_readers", hold(platform, slow=200, half_open=200, hold_s=75, least_ms=LEAST_MS))
