@@ -237,7 +237,7 @@ async def test_usage_is_never_forced_onto_a_stream(make_router: MakeRouter) -> N
 async def test_an_answer_that_is_there_counts_though_its_reader_is_slow() -> None:
     """Nobody has taken any of it, and the router may be killed now."""
     book, settled = Book(), list[int]()
-    at, buffers = table(), Buffers()
+    at, buffers = table(), Buffers({}, 1 << 20)
     (grant,) = (grant for grant in at.grants.values() if grant.key_id == "key-1")
     metered = UsageMeter(book, Clock(0)).request("req-1", grant, at.routes["ep-1"], settled.append)
     stream = Stream(b"token", buffers)
