@@ -9,6 +9,7 @@ from app.core.errors import BadRequest, DeadlineExceeded, PlatformError, QpsExce
 from app.core.key_limits import KeyLimits
 from app.core.keys import hash_key
 from app.core.routing import RoutingTable
+from app.core.wakes import TIMEOUT_HEADER
 from app.router import hold
 from app.router.limits import Claim, Limits
 from tests.router.tables import KEY, OTHER_KEY, Clock, MakeRouter, table
@@ -278,13 +279,16 @@ async def test_who_fails_after_a_heartbeat_gets_the_tokens_back(
     make_router: MakeRouter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold, "HEARTBEAT_S", 0.01)
-    snapshot = limited(tokens_per_minute=600)
-    router = await make_router(whole, snapshot=snapshot, first_token_timeout_s=0.2)
+    awake = limited(tokens_per_minute=600)
+    sleeping = awake.routes["ep-1"].model_copy(update={"running_units": 0})
+    router = await make_router(whole, snapshot=awake.model_copy(update={"routes": {"ep-1": sleeping}}))
     router.units.running.clear()
-    answer = await router.http().post(CHAT, json=body(max_tokens=500, stream=True))
+    asked, waits = body(max_tokens=500, stream=True), {TIMEOUT_HEADER: "1"}
+    answer = await router.http().post(CHAT, json=asked, headers=waits)
     assert (answer.status_code, "deadline_exceeded" in answer.text) == (200, True)
     await router.listener.settled()
     router.units.running.set()
+    router.publish(limited(number=8, tokens_per_minute=600))
     assert (await router.http().post(CHAT, json=body(max_tokens=500))).status_code == 200
 
 
