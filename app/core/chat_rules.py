@@ -29,6 +29,7 @@ from app.core.chat_fields import (
 )
 from app.core.chat_json import Mark
 from app.core.chat_messages import AssistantMessage, Messages
+from app.core.chat_size import require_modest
 from app.core.chat_terms import PROFILES
 from app.core.chat_tools import (
     MAX_SCHEMA_COUNT,
@@ -167,6 +168,7 @@ def check_chat(body: bytes, form: type[ChatRequest] = ChatRequest) -> ChatReques
     Raises BadRequest for what is not a JSON object, InvalidField that names the first wrong field, what came
     (numbers as they are, other values by their type only) and what is allowed.
     """
+    require_modest(body)
     try:
         request = form.model_validate_json(body)
     except ValidationError as error:

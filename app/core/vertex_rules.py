@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
+from app.core.chat_size import require_modest
 from app.core.errors import InvalidField, PlatformError
 from app.core.field_errors import field_error
 
@@ -61,7 +62,8 @@ class Instance:
 
 
 def has_instances(body: bytes) -> bool:
-    """Whether a body of :rawPredict is one of :predict; else it is a chat's."""
+    """Whether a body of :rawPredict is one of :predict; else it is a chat's. Raises BadRequest for too many values."""
+    require_modest(body)
     try:
         parsed = from_json(body)
     except ValueError:
@@ -75,6 +77,7 @@ def instances(body: bytes, at_most: int = MAX_INSTANCES) -> Iterator[Instance]:
     Raises BadRequest for what is not a JSON object, InvalidField for a field that is wrong; what is wrong with the
     fields of a chat is left to whoever takes it.
     """
+    require_modest(body)
     try:
         request = PredictRequest.model_validate_json(body)
     except ValidationError as error:
