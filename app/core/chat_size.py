@@ -2,9 +2,9 @@
 
 from app.core.errors import BadRequest
 
-MAX_QUOTES = 400_000
+MAX_QUOTES = 120_000
 """Of texts and names; those inside of texts are escaped and do not count."""
-MAX_BRACKETS = 500_000
+MAX_BRACKETS = 250_000
 """Also those inside of texts: of eight megabytes of source code a few in a hundred characters are."""
 
 
