@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 TOKENS = 1500
 """At 20 ms each; longer than any replacement takes."""
-CONTENT = '"content": "word "'
+CONTENT = '"content":"word "'
 LONGEST_GAP_S = 5.0
 """Between two answers: the next router imports what it needs on the cores that answer."""
 REFUSED_LIMIT = 2
