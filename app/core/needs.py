@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.core.findings import Facts
-from app.core.specs import EndpointSpec, Precision
+from app.core.specs import SHORTEST_TOKENS, USUAL_LENGTH_TOKENS, EndpointSpec, Precision
 
 _BF16_BYTES = 2
 _BYTES_PER_PARAMETER: dict[Precision, float] = {
@@ -27,15 +27,29 @@ class Needs:
     """The KV cache that the endpoint asks for; None: what its machine type gives."""
 
 
-def needs_of(spec: EndpointSpec, facts: Facts, stored_bytes: int = 0, parameters_b: float | None = None) -> Needs:
+def length_tokens(wished: int | None, facts: Facts, usual_tokens: int = USUAL_LENGTH_TOKENS) -> int:
+    """The longest prompt plus answer of an endpoint's units: what is wished for, else the base model's usual length,
+    or what the weights were made for where that is less.
+    """
+    return wished or max(SHORTEST_TOKENS, min(usual_tokens, facts.max_length_tokens or usual_tokens))
+
+
+def needs_of(
+    spec: EndpointSpec,
+    facts: Facts,
+    stored_bytes: int = 0,
+    parameters_b: float | None = None,
+    usual_tokens: int = USUAL_LENGTH_TOKENS,
+) -> Needs:
     """Of an endpoint's units: by what its model's validation found out, else by what its files take.
 
-    `stored_bytes`: of its files, 0 while there are none; `parameters_b`: the base model's size in billions.
+    `stored_bytes`: of its files, 0 while there are none; `parameters_b`: the base model's size in billions;
+    `usual_tokens`: the base model's usual length.
     """
     return Needs(
         precision=spec.precision,
         weights_bytes=_weights(spec.precision, facts, stored_bytes, parameters_b),
-        kv_bytes=_kv(facts, spec.max_model_len),
+        kv_bytes=_kv(facts, length_tokens(spec.max_model_len, facts, usual_tokens)),
         scaled_by=facts.scaled_by,
         kv_cache_bytes=spec.engine.kv_cache_bytes,
     )

@@ -12,6 +12,10 @@ Precision = Literal["BF16", "W8A8_FP8", "SmoothQuant-W8A8", "AWQ-W4A16", "W4A8"]
 """A deployable precision; BF16 stands for 'not quantized'."""
 
 DEFAULT_MACHINE_TYPE = "cpu-small"
+USUAL_LENGTH_TOKENS = 4096
+"""Longest prompt plus answer of a model of which the catalogue says nothing else (S3, table 8-1)."""
+SHORTEST_TOKENS = 16
+"""That an endpoint may be made for."""
 MAX_BYTES = 1 << 50
 """More than any machine has; what is above it can be neither told nor added up."""
 
@@ -96,8 +100,8 @@ class EndpointSpec(Spec):
     """None lets the platform choose; the record says what it chose."""
     scale: ScaleSpec = ScaleSpec()
     limits: LimitsSpec = LimitsSpec()
-    max_model_len: Annotated[int, Field(ge=16, le=1 << 24)] = 4096
-    """Longest prompt plus answer, in tokens (S3: 4096 unless the model says otherwise)."""
+    max_model_len: Annotated[int, Field(ge=SHORTEST_TOKENS, le=1 << 24)] | None = None
+    """Longest prompt plus answer, in tokens; None: what `length_tokens` says of the model (S3: 4096 for most)."""
     engine: EngineSpec = EngineSpec()
     request_defaults: RequestDefaults = RequestDefaults()
     """Values of fields that chat requests leave out. Routers add them, so no unit restarts for a change."""

@@ -281,3 +281,27 @@ def test_what_is_above_a_lowered_quota_may_shrink_and_not_grow(open_platform: Op
     platform.endpoints.stop("default", endpoint)
     with pytest.raises(Conflict, match="may have 2 units"):
         platform.endpoints.start("default", endpoint)  # what is stopped holds nothing, so this is growth
+
+
+async def test_an_endpoint_takes_as_long_requests_as_its_model_unless_it_says_otherwise(
+    admin: httpx.AsyncClient, platform: Platform
+) -> None:
+    model = platform.registry.get(Model, "m-1")
+    assert model
+    made = (await admin.post("/endpoints", json={"name": "x", "model": "m-1"})).json()
+    assert made["max_model_len"] == 4096  # of a base model that the catalogue does not know
+
+    async def told() -> int:
+        endpoint = platform.endpoints.get("default", made["id"])
+        shown = (await admin.get(f"/endpoints/{endpoint.id}")).json()["max_model_len"]
+        assert platform.units.of(endpoint).max_model_len == shown
+        return int(shown)
+
+    change(platform, model, base_model="Qwen2-72B-32K")
+    assert await told() == 32_768
+    change(platform, model, base_model="Qwen2-72B-32K", facts=Facts(max_length_tokens=2048))
+    assert await told() == 2048  # the weights were made for less
+    await admin.patch(f"/endpoints/{made['id']}", json={"max_model_len": 512})
+    assert await told() == 512
+    await admin.patch(f"/endpoints/{made['id']}", json={"max_model_len": None})
+    assert await told() == 2048

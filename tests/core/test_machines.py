@@ -7,7 +7,7 @@ import pytest
 from app.core.accelerators import precision_problem
 from app.core.findings import Facts
 from app.core.machines import choose, driver_problem, fit, memory_bytes
-from app.core.needs import Needs, needs_of
+from app.core.needs import Needs, length_tokens, needs_of
 from app.core.specs import CPU_SMALL, GPU_1, DeploymentMode, EndpointSpec, MachineType, Precision
 
 GIB = 1 << 30
@@ -204,6 +204,15 @@ def test_layers_with_a_window_keep_no_more_than_that():
     facts = Facts(kv_bytes_per_token=10, kv_window_bytes_per_token=8, kv_window_tokens=50)
     assert of(facts, max_model_len=1000).kv_bytes == 2 * 1000 + 8 * 50
     assert of(facts, max_model_len=20).kv_bytes == 200
+
+
+def test_the_longest_request_is_what_is_wished_else_what_the_model_takes():
+    short, long = Facts(max_length_tokens=2048), Facts(max_length_tokens=131_072)
+    assert [length_tokens(None, facts) for facts in (Facts(), short, long)] == [4096, 2048, 4096]
+    assert [length_tokens(None, facts, 32_768) for facts in (Facts(), short, long)] == [32_768, 2048, 32_768]
+    assert length_tokens(512, short, 32_768) == 512
+    assert length_tokens(None, Facts(max_length_tokens=1)) == 16
+    assert of(Facts(kv_bytes_per_token=10, max_length_tokens=2048)).kv_bytes == 20_480
 
 
 def test_without_facts_files_and_the_name_tell():

@@ -37,6 +37,7 @@ def show(endpoint: Endpoint, platform: Platform) -> dict[str, Any]:
         "object": "endpoint",
         **endpoint.spec.model_dump(mode="json"),
         **shown,
+        "max_model_len": platform.units.length_tokens(endpoint),
         "units": {**units, "step": machine.step if machine else 1},
         "traffic": {endpoint.revision: 100} if endpoint.revision else {},
         "etag": etag_of(endpoint),

@@ -13,7 +13,7 @@ from app.core.findings import Facts
 from app.core.machines import fit
 from app.core.needs import Needs, needs_of
 from app.core.records import ApiKey
-from app.core.specs import EndpointSpec, MachineType, Precision
+from app.core.specs import SHORTEST_TOKENS, EndpointSpec, MachineType, Precision
 
 router = APIRouter(prefix="/v1/machine-types", tags=["machine-types"])
 
@@ -28,7 +28,7 @@ class Wanted:
         base_model: Text = None,
         model: Text = None,
         precision: Annotated[Precision, Query()] = "BF16",
-        max_model_len: Annotated[int, Query(ge=16, le=1 << 24)] = 4096,
+        max_model_len: Annotated[int | None, Query(ge=SHORTEST_TOKENS, le=1 << 24)] = None,
     ):
         self.needs: Needs | None = None
         if base_model is None and model is None:
@@ -42,7 +42,7 @@ class Wanted:
         entry = platform.catalog.find(base_model or "")
         if entry is None:
             raise InvalidField("base_model is not in the catalogue.", "base_model")
-        self.needs = needs_of(spec, Facts(), 0, entry.parameters_b)
+        self.needs = needs_of(spec, Facts(), 0, entry.parameters_b, entry.max_length_tokens)
 
 
 WantedDep = Annotated[Wanted, Depends()]

@@ -31,8 +31,6 @@ class _Weights:
 
     model: Model
     precision: Precision
-    max_length_tokens: int | None
-    """The longest that the model was made for."""
     new: bool = False
     """Planned only: the model is to be made."""
     reused: str = ""
@@ -60,7 +58,6 @@ class Deploys:
             "model": model.id,
             "precision": weights.precision,
             "machine_type": machine.name if machine else None,
-            "max_model_len": self._length(model, weights.max_length_tokens),
             "scale": scale,
             "allowed_networks": wish.allowed_networks,
         }
@@ -85,13 +82,7 @@ class Deploys:
         found = probe(folder, wish.base_model, self._catalog, URI)
         name = wish.model or self._free_model_name(workspace, wish.uri)
         planned = self._models.planned(workspace, self._model_spec(name, source, found.base_model, found.precision))
-        return _Weights(planned, found.precision, found.max_length_tokens, new=True)
-
-    def _length(self, model: Model, length: int | None) -> int:
-        """The base model's usual length, or what fits the weights where that is less."""
-        entry = self._catalog.find(model.base_model)
-        usual = entry.max_length_tokens if entry else EndpointSpec.model_fields["max_model_len"].default
-        return max(16, min(usual, length or usual))
+        return _Weights(planned, found.precision, new=True)
 
     def _source(self, uri: str, *, admin: bool) -> Source:
         if uri.startswith("gs://"):
@@ -119,12 +110,12 @@ class Deploys:
         return None
 
     def _served(self, model: Model) -> _Weights:
-        """With the precision to serve, the plain one where there is one, and the longest that it was made for."""
+        """With the precision to serve: the plain one where there is one."""
         versions = self._models.versions(model)
         plain = next((version.precision for version in versions if version.precision == "BF16"), None)
         if not versions:
             raise Conflict(f"Model {model.name} is {model.state} and has no version.", MODEL)
-        return _Weights(model, plain or versions[0].precision, model.facts.max_length_tokens)
+        return _Weights(model, plain or versions[0].precision)
 
     def _model_spec(self, name: str, source: Source, base_model: str, precision: Precision) -> ModelSpec:
         try:

@@ -9,10 +9,10 @@ from app.catalog.catalog import Catalog
 from app.core.errors import Conflict, InvalidField
 from app.core.job_specs import MachineMemory
 from app.core.machines import Fit, choose, fit, memory_bytes
-from app.core.needs import Needs, needs_of
+from app.core.needs import Needs, length_tokens, needs_of
 from app.core.records import Endpoint, Model, Workspace
 from app.core.slots import Slots, slots
-from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, EndpointSpec, MachineType
+from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, USUAL_LENGTH_TOKENS, EndpointSpec, MachineType
 from app.core.steps import scale_problem
 from app.core.waiting import Room
 from app.core.wishes import Machine
@@ -131,7 +131,15 @@ class Machines:
         if model is None:
             return Needs(spec.precision, kv_cache_bytes=spec.engine.kv_cache_bytes)
         entry = self._catalog.find(model.base_model)
-        return needs_of(spec, model.facts, model.size_bytes, entry.parameters_b if entry else None)
+        if entry is None:
+            return needs_of(spec, model.facts, model.size_bytes)
+        return needs_of(spec, model.facts, model.size_bytes, entry.parameters_b, entry.max_length_tokens)
+
+    def length_tokens(self, spec: EndpointSpec, model: Model) -> int:
+        """The longest prompt plus answer of an endpoint's units."""
+        entry = self._catalog.find(model.base_model)
+        usual = entry.max_length_tokens if entry else USUAL_LENGTH_TOKENS
+        return length_tokens(spec.max_model_len, model.facts, usual)
 
     def fit(self, spec: EndpointSpec, model: Model | None, machine: MachineType) -> Fit:
         """Whether the endpoint's units can run there. Raises InvalidField, with all reasons, when they cannot."""

@@ -3,13 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from app import __version__
 from app.control_plane.services.families import Families
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
-from app.core.errors import NotReady, PlatformError
+from app.core.errors import NotFound, NotReady, PlatformError
 from app.core.lifecycle import revision_of
 from app.core.records import Endpoint, Model, Version
 from app.core.scale_rules import rules_of
@@ -62,6 +63,15 @@ class UnitSpecs:
                 problems[endpoint.id] = "an internal error: the operator finds it in the control plane's log"
         return specs, problems, awaited
 
+    def length_tokens(self, endpoint: Endpoint) -> int | None:
+        """The longest prompt plus answer of its units; None while there is nothing to tell it by."""
+        spec = endpoint.spec
+        if spec.max_model_len is not None:
+            return spec.max_model_len
+        with suppress(NotFound):
+            return self._machines.length_tokens(spec, self._models.get(endpoint.workspace, spec.model))
+        return None
+
     def placement(self, endpoint: Endpoint, spec: UnitSpec) -> dict[str, Any]:
         """The options by which Serve finds the nodes of units that are told this. Raises InvalidField."""
         mode = DeploymentMode(
@@ -111,7 +121,7 @@ class UnitSpecs:
             endpoint_id=endpoint.id,
             weights=version.prefix,
             digest=version.digest,
-            max_model_len=spec.max_model_len,
+            max_model_len=self._machines.length_tokens(spec, model),
             max_num_seqs=engine.max_num_seqs,
             prefix_caching=engine.prefix_caching,
             enforce_eager=machine.enforce_eager if engine.enforce_eager is None else engine.enforce_eager,

@@ -1,4 +1,4 @@
-"""A first look at a folder of weights: its config.json tells the base model, the precision and the length."""
+"""A first look at a folder of weights: its config.json tells the base model and the precision."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,6 @@ class Probe:
 
     base_model: str
     precision: Precision
-    max_length_tokens: int | None
-    """The longest that the model was made for."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,20 @@ def probe(listed: Listed, base_model: str | None, catalog: Catalog, param: str) 
     Reads at most a megabyte. Raises InvalidField for `param` when that is not possible, or does not tell.
     """
     config = _read_config(listed, param)
-    precision, length = _precision(config, param), _length(config)
+    precision = _precision(config, param)
     if base_model is not None:
-        return Probe(base_model, precision, length)
+        return Probe(base_model, precision)
     found = matching(catalog.entries, config)
     if len(found) > 1:
         found = [entry for entry in found if precision in entry.upload_precisions] or found
     if len(found) == 1:
-        return Probe(found[0].base_model, precision, length)
+        return Probe(found[0].base_model, precision)
     found = found or possible(catalog.entries, config)
     # Models of one shape, or of which no shape is known: what the folder or the config is called may tell.
     names = (listed.source.uri.rstrip("/"), config.get("_name_or_path"))
     for entry in [catalog.find(name) for name in names if isinstance(name, str) and name]:
         if entry is not None and entry in found:
-            return Probe(entry.base_model, precision, length)
+            return Probe(entry.base_model, precision)
     hint = "pass custom_model.base_model, or custom_model.model_id for a model that is there already"
     if not found:
         raise InvalidField(
@@ -100,12 +98,6 @@ def _explained(param: str) -> Iterator[None]:
         raise InvalidField(f"The folder cannot be read: {told}.", param) from None
     except ValueError as error:  # of the listing or the file; both tell only what is in the folder
         raise InvalidField(f"The folder's files cannot be read: {error}.", param) from None
-
-
-def _length(config: dict[str, Any]) -> int | None:
-    text = config.get("text_config")
-    length = (text if isinstance(text, dict) else config).get("max_position_embeddings")
-    return length if type(length) is int and length > 0 else None
 
 
 def _precision(config: dict[str, Any], param: str) -> Precision:
