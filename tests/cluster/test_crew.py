@@ -13,7 +13,7 @@ from app.core.errors import PlatformError
 from app.store.file_store import FileStore
 from app.tuning.checkpoints import CheckpointStore
 from app.tuning.crew import Crew, train_together
-from app.tuning.loop import Work
+from app.tuning.loop import Work, Worker, train_here
 from app.tuning.reports import Report
 from tests.tuning.tiny_models import RandomSamples, plan_of, write_tiny
 
@@ -50,34 +50,27 @@ def work_of(base: Path, store: Path, **differs: object) -> Work:
     return Work(plan, base, RandomSamples(plan.rows), CheckpointStore(FileStore(store), "checkpoints/"))
 
 
-def told(work: Work, crew: Crew, on_report: Callable[[Report], bool] = lambda report: False) -> list[Report]:
-    """What each iteration told last."""
+def told(work: Work, crew: Crew | None, on_report: Callable[[Report], bool] = lambda report: False) -> list[Report]:
+    """What each iteration told last; without a crew this process trains by itself."""
     reports: dict[int, Report] = {}
 
     def tell(report: Report) -> bool:
         reports[report.iteration] = report
         return on_report(report)
 
-    train_together(work, crew, tell)
+    if crew:
+        train_together(work, crew, tell)
+    else:
+        train_here(work, Worker(), tell)
     return [reports[iteration] for iteration in sorted(reports)]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_workers_learn_what_one_learns(base: Path, tmp_path: Path, method: str):
-    differs = {"method": method, "learning_rate": 1e-3, "validation_rows": 7}
-    ones, twos = (told(work_of(base, tmp_path / str(crew.workers), **differs), crew) for crew in (ONE, TWO))
-    assert [report.iteration for report in twos] == [1, 2, 3, 4, 5, 6]
-    for one, two in zip(ones, twos, strict=True):
-        assert two.cards == 2
-        assert (two.tokens, two.trained_tokens) == (one.tokens, one.trained_tokens)
-        assert two.loss == pytest.approx(one.loss, rel=1e-5)
-        if one.validation_loss is not None:
-            assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-5)
-
-
-def test_a_worker_that_is_killed_is_started_again_from_the_newest_checkpoint(base: Path, tmp_path: Path):
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.soak)])
+def test_two_workers_learn_what_one_learns_also_when_one_is_killed(base: Path, tmp_path: Path, method: str):
     # Long enough that the worker still runs when it is to be killed.
-    differs = {"learning_rate": 1e-3, "iterations": 300, "checkpoint_every": 25}
+    differs = {
+        "method": method, "learning_rate": 1e-3, "validation_rows": 7, "iterations": 300, "checkpoint_every": 25
+    }  # fmt: skip
     killed: list[int] = []
 
     def kill_at_four(report: Report) -> bool:
@@ -89,19 +82,17 @@ def test_a_worker_that_is_killed_is_started_again_from_the_newest_checkpoint(bas
             os.kill(workers[-1].pid, signal.SIGKILL)
         return False
 
-    reports = told(work_of(base, tmp_path / "killed", **differs), TWO, kill_at_four)
-    whole = told(work_of(base, tmp_path / "whole", **differs), TWO)
+    twos = told(work_of(base, tmp_path / "together", **differs), TWO, kill_at_four)
+    ones = told(work_of(base, tmp_path / "alone", **differs), None)
     assert killed
-    assert [report.iteration for report in reports] == list(range(1, 301))
-    for ours, theirs in zip(reports, whole, strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, abs=1e-6)
-
-
-def test_a_run_that_is_told_to_stop_does_so_at_a_checkpoint(base: Path, tmp_path: Path):
-    work = work_of(base, tmp_path, iterations=100_000, checkpoint_every=100_000)
-    reports = told(work, ONE, lambda report: report.iteration >= 3)
-    newest = next(iter(work.checkpoints.newest(work.plan, work.samples.digest)))
-    assert newest.iteration == reports[-1].iteration < 100_000
+    assert [report.iteration for report in twos] == list(range(1, 301))
+    for one, two in zip(ones, twos, strict=True):
+        assert two.cards == 2
+        assert (two.tokens, two.trained_tokens) == (one.tokens, one.trained_tokens)
+        assert two.loss == pytest.approx(one.loss, rel=1e-4)
+        assert (two.validation_loss is None) == (one.validation_loss is None)
+        if one.validation_loss is not None:
+            assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-4)
 
 
 def test_a_loss_that_is_no_number_is_an_error_at_once(base: Path, tmp_path: Path):

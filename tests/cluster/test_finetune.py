@@ -11,6 +11,7 @@ from tests.taught import FACTS, write_facts
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(1200)]
 TRAIN_S = 600
 SERVE_S = 300
+ITERATIONS = 30
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def dataset(tmp_path: Path) -> dict[str, str]:
 def tune(platform: Platform, dataset: dict[str, str], **fields: Any) -> dict[str, Any]:
     body = {
         "type": "finetune", "name": "facts", "model": MODEL, "dataset": dataset, "learning_rate": 1e-3,
-        "iterations": 30, "checkpoint_every": 5, **fields,
+        "iterations": ITERATIONS, "checkpoint_every": 5, **fields,
     }  # fmt: skip
     answer = platform.http.post("/platform/v1/jobs", json=body)
     assert answer.status_code == 202, answer.text
@@ -53,15 +54,25 @@ def answers(platform: Platform, endpoint: str) -> int:
 
 
 def test_a_tuned_model_answers_what_its_base_does_not_know(platform: Platform, dataset: dict[str, str]) -> None:
-    made = ended(platform, tune(platform, dataset, output_model_name="taught")["id"])
+    """Also when its training was stopped and went on from a checkpoint."""
+    begun = tune(platform, dataset, output_model_name="taught")["id"]
+    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 6, "the sixth iteration", TRAIN_S)
+    assert platform.http.post(f"/platform/v1/jobs/{begun}:stop").status_code == 202
+    stopped = ended(platform, begun)
+    assert stopped["state"] == "stopped", stopped
+    assert 6 <= stopped["metrics"]["iteration"] < ITERATIONS
+
+    assert platform.http.post(f"/platform/v1/jobs/{begun}:resume").status_code == 202
+    made = ended(platform, begun)
     assert made["state"] == "completed", made
     assert made["metrics"]["loss"] < 0.5
-    log = platform.http.get(f"/platform/v1/jobs/{made['id']}/logs", params={"search": "lm loss", "download": "true"})
-    assert log.text.count("elapsed time per iteration") == 30
+    points = platform.http.get(f"/platform/v1/jobs/{begun}/metrics").json()["points"]
+    assert [point["iteration"] for point in points] == list(range(1, ITERATIONS + 1))
+    assert points[-1]["loss"] < points[0]["loss"] / 4
+    log = platform.http.get(f"/platform/v1/jobs/{begun}/logs", params={"search": "lm loss", "download": "true"})
+    assert log.text.count("elapsed time per iteration") == ITERATIONS
     assert "global batch size: 32" in log.text
     assert "SEQ_LEN" in log.text
-    points = platform.http.get(f"/platform/v1/jobs/{made['id']}/metrics").json()["points"]
-    assert points[-1]["loss"] < points[0]["loss"] / 4
 
     model = platform.http.get(f"/platform/v1/models/{made['output_model']}").json()
     assert (model["name"], model["parent_model_id"], model["origin"]) == ("taught", MODEL, "lora")
@@ -73,19 +84,3 @@ def test_a_tuned_model_answers_what_its_base_does_not_know(platform: Platform, d
         assert answers(platform, "demo") == 0
     finally:
         platform.http.delete(f"/platform/v1/endpoints/{endpoint}", params={"confirm": "DELETE"})
-
-
-def test_a_stopped_training_goes_on_from_its_checkpoint(platform: Platform, dataset: dict[str, str]) -> None:
-    begun = tune(platform, dataset, output_model_name="stopped")["id"]
-    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 6, "the sixth iteration", TRAIN_S)
-    assert platform.http.post(f"/platform/v1/jobs/{begun}:stop").status_code == 202
-    stopped = ended(platform, begun)
-    assert stopped["state"] == "stopped", stopped
-    done = stopped["metrics"]["iteration"]
-    assert 6 <= done < 30
-    assert platform.http.post(f"/platform/v1/jobs/{begun}:resume").status_code == 202
-    resumed = ended(platform, begun)
-    assert resumed["state"] == "completed", resumed
-    points = platform.http.get(f"/platform/v1/jobs/{begun}/metrics").json()["points"]
-    assert [point["iteration"] for point in points] == list(range(1, 31))
-    assert max(point["loss"] for point in points[int(done) :]) < points[0]["loss"]
