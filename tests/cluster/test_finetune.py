@@ -11,7 +11,7 @@ from tests.taught import FACTS, write_facts
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(1200)]
 TRAIN_S = 600
 SERVE_S = 300
-ITERATIONS = 30
+ITERATIONS = 10
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def dataset(tmp_path: Path) -> dict[str, str]:
 def tune(platform: Platform, dataset: dict[str, str], **fields: Any) -> dict[str, Any]:
     body = {
         "type": "finetune", "name": "facts", "model": MODEL, "dataset": dataset, "learning_rate": 1e-3,
-        "iterations": ITERATIONS, "checkpoint_every": 5, **fields,
+        "iterations": ITERATIONS, "checkpoint_every": 2, **fields,
     }  # fmt: skip
     answer = platform.http.post("/platform/v1/jobs", json=body)
     assert answer.status_code == 202, answer.text
@@ -56,11 +56,11 @@ def answers(platform: Platform, endpoint: str) -> int:
 def test_a_tuned_model_answers_what_its_base_does_not_know(platform: Platform, dataset: dict[str, str]) -> None:
     """Also when its training was stopped and went on from a checkpoint."""
     begun = tune(platform, dataset, output_model_name="taught")["id"]
-    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 6, "the sixth iteration", TRAIN_S)
+    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 3, "the third iteration", TRAIN_S)
     assert platform.http.post(f"/platform/v1/jobs/{begun}:stop").status_code == 202
     stopped = ended(platform, begun)
     assert stopped["state"] == "stopped", stopped
-    assert 6 <= stopped["metrics"]["iteration"] < ITERATIONS
+    assert 3 <= stopped["metrics"]["iteration"] < ITERATIONS
 
     assert platform.http.post(f"/platform/v1/jobs/{begun}:resume").status_code == 202
     made = ended(platform, begun)
