@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.tuning.data.checking import check_data, suggested_epochs
+from app.tuning.data.checking import check_data
 from app.tuning.data.conversations import Turn
 from app.tuning.data.samples import samples_of
 from tests.tuning import templates
@@ -66,6 +66,5 @@ def test_problems_are_in_the_report(tmp_path: Path):
 def test_iterations_follow_from_the_rows(
     rows: int, epochs: tuple[int, int], iterations: tuple[int, int], tmp_path: Path
 ):
-    assert suggested_epochs(rows) == epochs
     report = check_data(write(tmp_path / "a.jsonl", ["yes"] * rows))
     assert (report.suggested_epochs, report.suggested_iterations) == (epochs, iterations)

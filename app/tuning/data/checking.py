@@ -1,11 +1,11 @@
 """What a data file holds and what tuning on it would take, before anything is trained."""
 
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from app.core.tuning_spec import MOST_ITERATIONS, advised_epochs, iterations_for
 from app.tuning.data.conversations import Conversation
 from app.tuning.data.lines import Watch
 from app.tuning.data.problems import DataProblems, Problem
@@ -13,8 +13,6 @@ from app.tuning.data.reading import Format, read_conversations
 from app.tuning.data.samples import Sample, samples_of
 from app.tuning.data.tokenizer import Tokenizer
 
-ROWS_PER_ITERATION = 32
-MAX_ITERATIONS = 100_000
 ADVISED_ROWS = 2000
 _TURN_TOKENS = 5
 """That a template adds to each turn, about."""
@@ -84,22 +82,15 @@ def check_data(
                 dropped += 1
     except DataProblems as found:
         problems = found.problems
-    per_epoch = math.ceil(samples / ROWS_PER_ITERATION)
-    epochs = suggested_epochs(samples)
+    epochs = advised_epochs(samples)
+    low, high = (min(MOST_ITERATIONS, iterations_for(samples, times)) for times in epochs)
     return DataReport(
         rows=rows, conversations=conversations, samples=samples, tokens=tokens, trained_tokens=trained_tokens,
         exact=tokenizer is not None, longest=longest, max_length=max_length, cut=cut, cut_tokens=cut_tokens,
-        dropped=dropped, iterations_per_epoch=per_epoch, suggested_epochs=epochs,
-        suggested_iterations=(min(MAX_ITERATIONS, per_epoch * epochs[0]), min(MAX_ITERATIONS, per_epoch * epochs[1])),
+        dropped=dropped, iterations_per_epoch=iterations_for(samples, 1), suggested_epochs=epochs,
+        suggested_iterations=(low, high),
         problems=problems,
     )  # fmt: skip
-
-
-def suggested_epochs(rows: int) -> tuple[int, int]:
-    """From and to: 4 to 8 for hundreds of rows, 2 to 4 for thousands, 1 to 2 for more."""
-    if rows < 1000:
-        return 4, 8
-    return (2, 4) if rows < 10_000 else (1, 2)
 
 
 _Size = tuple[int, int, int]
