@@ -87,6 +87,10 @@ class Version(Record):
     """What that has cost."""
     quality_failures: tuple[str, ...] = ()
     """Where it did not pass the gate; such a version is `failed_quality`."""
+    facts: Facts | None = None
+    """What the validation of its own weights found out; None: the model's facts are of these weights."""
+    size_bytes: int = 0
+    """Of its files, where `facts` are its own."""
 
 
 class Endpoint(Record):
@@ -214,7 +218,9 @@ class AuditEntry(Record):
     actor: str
     request_id: str
     action: str
-    """Method and path template, such as `PATCH /platform/v1/endpoints/{endpoint_id}`."""
+    """Method and path template, such as `PATCH /platform/v1/endpoints/{endpoint_id}`; in an entry beside that one
+    `accept_quality VERSION`, where the request says that a version is served whatever it has cost in quality.
+    """
     subject: str
     """The ID in the path, or that of what was made."""
     status: int

@@ -129,6 +129,8 @@ TABLES: Mapping[type[Record], Table] = {
         _document("recipe"),
         _document("quality"),
         _document("quality_failures"),
+        _document("facts"),
+        _bytes("size_bytes"),
         UniqueConstraint("model_id", "precision"),
     ),
     Endpoint: _table(

@@ -15,3 +15,5 @@ def upgrade() -> None:
         versions.add_column(sa.Column("recipe", sa.JSON, nullable=False, server_default="null"))
         versions.add_column(sa.Column("quality", sa.JSON, nullable=False, server_default="null"))
         versions.add_column(sa.Column("quality_failures", sa.JSON, nullable=False, server_default="[]"))
+        versions.add_column(sa.Column("facts", sa.JSON, nullable=False, server_default="null"))
+        versions.add_column(sa.Column("size_bytes", sa.BigInteger, nullable=False, server_default="0"))
