@@ -23,7 +23,7 @@ from app.core.jobs import RunStatus
 from app.core.lifecycle import Seen
 from app.core.records import DEFAULT_WORKSPACE, Endpoint
 from app.core.routing import RoutingTable
-from app.core.specs import EndpointSpec
+from app.core.specs import EndpointSpec, MachineType
 from app.core.waiting import Room
 from app.settings import Settings
 from app.store.layout import publish_folder
@@ -62,7 +62,7 @@ class PlayedCluster:
 
     def drop_notes(self, keys: Collection[str]) -> None: ...
 
-    def submit(self, submission_id: str, entrypoint: str) -> None:
+    def submit(self, submission_id: str, entrypoint: str, machine: MachineType | None = None) -> None:
         raise RuntimeError("no jobs here")
 
     def run_status(self, submission_id: str) -> tuple[RunStatus, str]:

@@ -11,7 +11,7 @@ from app.core.specs import Precision, Spec
 UploadPrecision = Literal["BF16", "W8A8_FP8", "AWQ-W4A16", "W4A8"]
 """SmoothQuant-W8A8 is not among them: it only ever comes from compression (S3, chapter 4)."""
 
-Strategy = Literal["SmoothQuant-W8A8", "AWQ-W4A16", "W8A8_FP8"]
+Strategy = Literal["SmoothQuant-W8A8", "AWQ-W4A16", "W8A8_FP8", "W4A8"]
 Tuning = Literal["full", "lora"]
 SourceList = Literal["ark-custom", "ark-unit", "maas", "vertex", "modelunit"]
 

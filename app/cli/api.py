@@ -1,5 +1,6 @@
 """The platform's API, as commands call it, and how it is told what a person typed."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import typer
 
-from app.cli.terminal import settings_or_exit
+from app.cli.terminal import errors, settings_or_exit
 from app.local import StartFailed
 from app.local.running import Running, admin_key, running
 
@@ -147,3 +148,17 @@ def segment(typed: str) -> str:
 def source_uri(typed: str) -> str:
     """The address of weights; without a scheme it is a folder of this machine."""
     return typed if "://" in typed else f"file://{Path(typed).resolve()}"
+
+
+def fields_of(spec: Path | None) -> dict[str, Any]:
+    """What a JSON file says of a job; nothing where none is named. What cannot be read is wrong usage."""
+    if spec is None:
+        return {}
+    try:
+        fields = json.loads(spec.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        errors.print(f"{spec.name}: {error}")
+        raise typer.Exit(2) from None
+    if not isinstance(fields, dict):
+        raise typer.BadParameter("it holds no JSON object", param_hint="--spec")
+    return fields

@@ -49,6 +49,9 @@ _FIELDS: dict[str, Any] = {
     "features.structured_output": Annotated[
         bool | None, typer.Option(help="Let callers ask for answers in JSON, by response_format.")
     ],
+    "accept_quality": Annotated[
+        bool | None, typer.Option(help="Serve a version that has failed its quality gate; the audit keeps who says so.")
+    ],
     "auto_stop_s": Annotated[
         int | None,
         typer.Option("--auto-stop", parser=seconds, metavar="TIME", help="Stop after so long in service, such as 4h."),

@@ -5,12 +5,16 @@ from typing import Annotated
 import typer
 
 from app.cli.api import Api, segment
+from app.cli.compression import quantize_job_command
 from app.cli.findings import show_with_findings
-from app.cli.terminal import AsJson, Confirm, Search, commands, errors, output, show, show_done
-from app.cli.tuning import create, estimate_command, export_command, plot_command, resume_command
+from app.cli.terminal import AsJson, Commands, Confirm, Search, commands, errors, output, show, show_done
+from app.cli.tuning import estimate_command, export_command, finetune_command, plot_command, resume_command
 from app.core.records import JobState, JobType
 
 jobs = commands("Jobs: what works on models, and what it wrote.")
+create = typer.Typer(cls=Commands, help="Start a job.", add_completion=False, no_args_is_help=True)
+create.command("finetune")(finetune_command)
+create.command("quantize")(quantize_job_command)
 jobs.add_typer(create, name="create")
 jobs.command("estimate")(estimate_command)
 jobs.command("plot")(plot_command)
@@ -63,7 +67,7 @@ def logs_command(
 
 @jobs.command("stop")
 def stop_command(job: str, as_json: AsJson = False) -> None:
-    """Stop a job; one that trains stops at a checkpoint, and can go on from there."""
+    """Stop a job; one that trains stops at a checkpoint, one that compresses after a layer, and both can go on."""
     stopped = Api().call("POST", f"jobs/{segment(job)}:stop")
     show_done(f"{stopped['id']} is being stopped", stopped, as_json)
 

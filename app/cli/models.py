@@ -5,6 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.api import Api, given, segment, source_uri
+from app.cli.compression import card_command, quantize_command
+from app.cli.compression_reports import show_versions
 from app.cli.findings import show_outcome, show_with_findings
 from app.cli.terminal import AsJson, Confirm, commands, show, show_done
 from app.cli.waiting import wait_for_job, wait_for_model
@@ -67,8 +69,24 @@ def get_command(model: WhichModel, as_json: AsJson = False) -> None:
 
 @models.command("versions")
 def versions_command(model: WhichModel, as_json: AsJson = False) -> None:
-    """The precisions that a model can be served in."""
-    show(Api().list(f"models/{segment(model)}/versions"), as_json, "id", "precision", "state", "digest", "reason")
+    """The precisions of a model, what each has cost in quality, and where it can run."""
+    show_versions(Api().list(f"models/{segment(model)}/versions"), as_json)
+
+
+models.command("quantize")(quantize_command)
+models.command("card")(card_command)
+
+
+@models.command("delete-version")
+def delete_version_command(
+    model: WhichModel,
+    confirm: Confirm,
+    precision: Annotated[str, typer.Option(help="One that was made by compression.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove a version and its weights; this cannot be undone."""
+    gone = Api().delete(f"models/{segment(model)}/versions/{segment(precision)}", confirm)
+    show_done(f"{gone['id']} is gone", gone, as_json)
 
 
 @models.command("validate")

@@ -1,19 +1,17 @@
 """`modelunit jobs create finetune`, `estimate`, `plot`, `resume` and `export`: models that are made of others."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from app.cli.api import Api, given, segment, source_uri
+from app.cli.api import Api, fields_of, given, segment, source_uri
+from app.cli.compression_reports import show_compression_estimate
 from app.cli.findings import show_outcome
-from app.cli.terminal import AsJson, Commands, errors, output, show, show_done
+from app.cli.terminal import AsJson, output, show, show_done
 from app.cli.tuning_plot import svg
 from app.cli.waiting import wait_for_job
 from app.local import StartFailed
-
-create = typer.Typer(cls=Commands, help="Start a job.", add_completion=False, no_args_is_help=True)
 
 Method = Annotated[Literal["lora", "full"] | None, typer.Option(help="lora unless told otherwise.")]
 Iterations = Annotated[int | None, typer.Option(min=0, max=100_000, help="Of 32 rows each; 1000 unless told.")]
@@ -22,12 +20,6 @@ MachineName = Annotated[str | None, typer.Option("--machine-type")]
 Instances = Annotated[int | None, typer.Option(min=1, max=64)]
 
 
-@create.callback()
-def _group() -> None:
-    """One command alone would lose its name."""
-
-
-@create.command("finetune")
 def finetune_command(
     spec: Annotated[
         Path | None, typer.Option(help="A JSON file with any of the job's fields; options go before it.")
@@ -45,15 +37,18 @@ def finetune_command(
     instances: Instances = None,
     export: Annotated[Literal["auto", "manual"] | None, typer.Option(help="manual: until `jobs export`.")] = None,
     auto_stop_s: Annotated[int | None, typer.Option(help="Seconds of training.")] = None,
+    auto_quantize: Annotated[
+        list[str] | None, typer.Option(help="Compress the new model to this precision too; repeat for more.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on conversations: the result is a new model. Ctrl-C leaves the job going."""
-    body = {"type": "finetune", **_fields(spec)}
+    body = {"type": "finetune", **fields_of(spec)}
     body |= given(
         name=name, model=model, output_model_name=output_model_name, method=method, iterations=iterations,
         epochs=epochs, learning_rate=learning_rate, max_length=max_length, machine_type=machine_type,
-        instances=instances, export=export, auto_stop_s=auto_stop_s,
+        instances=instances, export=export, auto_stop_s=auto_stop_s, auto_quantize=auto_quantize or None,
     )  # fmt: skip
     if dataset is not None:
         body["dataset"] = {"uri": source_uri(dataset)}
@@ -77,9 +72,13 @@ def estimate_command(
     machine_type: MachineName = None,
     flavor: Annotated[str | None, typer.Option(help="Instead: its cards before '*', such as '2*H100'.")] = None,
     instances: Instances = None,
+    precision: Annotated[str | None, typer.Option(help="Of a compression to it instead, such as AWQ-W4A16.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How long a training would run."""
+    """How long a training would run, or with --precision a compression."""
+    if precision is not None:
+        show_compression_estimate(Api(), model, precision, machine_type, as_json)
+        return
     wish = given(
         model=model, method=method, iterations=iterations, epochs=epochs, rows=rows, tokens_per_row=tokens_per_row,
         machine_type=machine_type, flavor=flavor, instances=instances,
@@ -120,7 +119,7 @@ def plot_command(
 
 
 def resume_command(job: str, as_json: AsJson = False) -> None:
-    """Go on with a training that was stopped or failed, from its newest checkpoint."""
+    """Go on with a training or a compression that was stopped or failed, from the newest thing that it has kept."""
     resumed = Api().call("POST", f"jobs/{segment(job)}:resume")
     show_done(f"{resumed['id']} goes on", resumed, as_json)
 
@@ -130,16 +129,3 @@ def export_command(job: str, as_json: AsJson = False) -> None:
     exported = Api().call("POST", f"jobs/{segment(job)}:export")
     made = exported["output_model"]
     show_done(f"it is model {made}" if made else f"{exported['id']} exports its checkpoint", exported, as_json)
-
-
-def _fields(spec: Path | None) -> dict[str, Any]:
-    if spec is None:
-        return {}
-    try:
-        fields = json.loads(spec.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        errors.print(f"{spec.name}: {error}")
-        raise typer.Exit(2) from None
-    if not isinstance(fields, dict):
-        raise typer.BadParameter("it holds no JSON object", param_hint="--spec")
-    return fields

@@ -25,6 +25,8 @@ from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus as Status
 from app.core.lifecycle import Seen, application_name, parse_application_name
 from app.core.log_text import clean
+from app.core.slots import machine_resources
+from app.core.specs import MachineType
 from app.core.waiting import Room, shortage
 
 _STATUS: dict[str, Status] = {
@@ -123,10 +125,14 @@ class Cluster:
         """Have a call wait for a unit of the application, unless one waits already; returns at once."""
         self._loop.call_soon_threadsafe(self._keep_waking, application_name(endpoint_id, revision))
 
-    def submit(self, submission_id: str, entrypoint: str) -> None:
-        """Start a job's process; one that Ray knows by this ID already is taken for it."""
+    def submit(self, submission_id: str, entrypoint: str, machine: MachineType | None = None) -> None:
+        """Start a job's process, on a machine of this type if one is named.
+
+        One that Ray knows by this ID already is taken for it.
+        """
         if self.run_status(submission_id)[0] == "missing":
-            self._jobs.submit_job(entrypoint=entrypoint, submission_id=submission_id, entrypoint_num_cpus=JOB_CPUS)
+            taken = _entrypoint_options(machine) if machine else {"entrypoint_num_cpus": JOB_CPUS}
+            self._jobs.submit_job(entrypoint=entrypoint, submission_id=submission_id, **taken)
 
     def run_status(self, submission_id: str) -> tuple[RunStatus, str]:
         """How a job's process is, and Ray's words on it."""
@@ -176,6 +182,18 @@ class Cluster:
     def _jobs(self) -> JobSubmissionClient:
         # What ray.init() would print is not known to a replica; the dashboard itself has written it down.
         return JobSubmissionClient(f"http://{get_webui_url_from_internal_kv()}")
+
+
+def _entrypoint_options(machine: MachineType) -> dict[str, Any]:
+    """What a job's own process sets aside while it runs: as much as a unit on such a machine."""
+    resources = machine_resources(machine)
+    cpus, gpus = resources.pop("CPU", 0.0), resources.pop("GPU", 0.0)
+    options: dict[str, Any] = {"entrypoint_num_cpus": cpus, "entrypoint_num_gpus": gpus}
+    if resources:
+        options["entrypoint_resources"] = resources
+    if machine.labels:
+        options["entrypoint_label_selector"] = dict(machine.labels)
+    return options
 
 
 async def _wake(application: str) -> None:

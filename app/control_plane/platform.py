@@ -11,11 +11,13 @@ from app.catalog.catalog import Catalog
 from app.control_plane.args import ControlPlaneArgs
 from app.control_plane.faults import die_once
 from app.control_plane.job_runner import JobPort, JobRunner
+from app.control_plane.long_runs import LongRuns
 from app.control_plane.loop import Loop
 from app.control_plane.reconciler import ClusterPort, Reconciler
 from app.control_plane.retention import Retention, retained_job_logs, retained_logs, retained_records
 from app.control_plane.services.audit import Audit
 from app.control_plane.services.bounds import Bounds
+from app.control_plane.services.compression import Compression
 from app.control_plane.services.declarations import Declarations
 from app.control_plane.services.deploys import Deploys
 from app.control_plane.services.endpoint_wishes import EndpointWishes
@@ -47,9 +49,9 @@ from app.control_plane.services.unit_specs import UnitSpecs
 from app.control_plane.services.unit_starts import UnitStarts
 from app.control_plane.services.usage import Usage
 from app.control_plane.services.wakes import WakePort, Wakes
+from app.control_plane.services.weight_shapes import WeightShapes
 from app.control_plane.services.workspaces import Workspaces
 from app.control_plane.stop_rules import StopRules
-from app.control_plane.tuning_runs import TuningRuns
 from app.core.errors import Superseded
 from app.core.stop_rules import IdleRule
 from app.core.waiting import Room
@@ -122,8 +124,27 @@ class Platform:
         self.preparation = Preparation(
             self.registry, store, self.models, self.jobs, bounds, self.machines, lock, self.job_loop.nudge
         )
+        self.compression = Compression(
+            self.registry,
+            store,
+            self.models,
+            self.jobs,
+            bounds,
+            self.machines,
+            WeightShapes(store, self.machines.only_node_memory_bytes),
+            lock,
+            self.job_loop.nudge,
+        )
         self.tuning = Tuning(
-            self.registry, store, self.models, self.jobs, bounds, self.machines, lock, self.job_loop.nudge
+            self.registry,
+            store,
+            self.models,
+            self.jobs,
+            bounds,
+            self.machines,
+            self.compression,
+            lock,
+            self.job_loop.nudge,
         )
         self.estimates = Estimates(self.registry, self.catalog, self.models, self.machines)
         self.starts = UnitStarts(self.registry, clock, now)
@@ -159,7 +180,8 @@ class Platform:
             self.models,
             self.preparation,
             self.tuning,
-            TuningRuns(self.registry, self.jobs, self.machines, args.reserved_for_endpoints, lock, clock, now),
+            self.compression,
+            LongRuns(self.registry, self.jobs, self.machines, args.reserved_for_endpoints, lock, clock, now),
             cluster,
             lock,
             self.endpoint_loop.nudge,

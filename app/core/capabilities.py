@@ -31,6 +31,9 @@ _NOT_CALLED: dict[Origin, str] = {
 }
 
 
+FAILED_QUALITY = "it did not pass its quality gate; an endpoint with accept_quality: true serves it all the same"
+
+
 class Offer(Protocol):
     """What the catalogue offers for a base model; see app/catalog/entries.py."""
 
@@ -84,7 +87,7 @@ class Supports(BaseModel):
 
 def supports(offer: Offer | None, precision: Precision, state: str, facts: Facts) -> Supports:
     """Of one version. `offer` is None for a base model that the catalogue does not know, `state` the version's."""
-    if state != "healthy":
+    if state not in ("healthy", "failed_quality"):
         return Supports(why_not=dict.fromkeys(USES, f"it is {state}"))
     why_not: dict[Use, str] = {}
     tune: Sequence[str] = ()
@@ -108,6 +111,8 @@ def supports(offer: Offer | None, precision: Precision, state: str, facts: Facts
             "its tokenizer has no chat template, so it could not answer chat calls; upload it with one "
             "(chat_template.jinja, or chat_template in tokenizer_config.json)"
         )
+    elif state == "failed_quality":
+        why_not["deploy"] = FAILED_QUALITY
     return Supports(tune=tuple(tune), compress=tuple(compress), deploy="deploy" not in why_not, why_not=why_not)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.core.errors import BadRequest, InvalidField
 
-_TAGS = (("finetune",), ("validate",))
+_TAGS = (("finetune",), ("quantize",), ("validate",))
 """Bodies of several kinds are told apart by their `type`, which pydantic puts before the field's name."""
 PARAM_LIMIT = 128
 """Callers make up the names of unknown fields: no error repeats more than this of one."""
@@ -54,7 +54,8 @@ def _explain(error: Any) -> BadRequest:
     if error["type"] == "json_invalid":
         return BadRequest("The body is not valid JSON.", code="invalid_json")
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = ", ".join(tag for (tag,) in _TAGS)
+        told = str(error.get("ctx", {}).get("expected_tags", "")).replace("'", "").split(", ")
+        allowed = ", ".join(sorted(filter(None, told)) or (tag for (tag,) in _TAGS))
         return InvalidField(f"type is missing or unknown; allowed: {allowed}.", "type")
     if not error["loc"]:
         return BadRequest("The body must be a JSON object.", code="invalid_json")

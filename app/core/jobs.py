@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.core.job_specs import JobOutcome, TuneTask
-from app.core.records import Job, JobRun, JobState, Model
+from app.core.job_specs import JobOutcome, QuantizeTask, TuneTask
+from app.core.records import Job, JobRun, JobState, JobType, Model
 
 MAX_ATTEMPTS = 3
 UNFINISHED: tuple[JobState, ...] = ("creating", "queued", "running", "stopping")
+LONG: tuple[JobType, ...] = ("finetune", "quantize")
+"""Types of jobs that take machines, are asked to stop before they are ended, and can go on afterwards."""
 
 RunStatus = Literal["missing", "pending", "running", "succeeded", "failed", "stopped"]
 """Of a job process, as Ray has it; missing: Ray does not know it (its records go with the head node)."""
@@ -32,12 +34,12 @@ def judge(job: Job, status: RunStatus, message: str, outcome: JobOutcome | None,
 
     `checkpoint` is the newest one's number: attempts that got further do not count against the most.
     """
-    if outcome is not None and outcome.ok and (job.state != "stopping" or job.type == "finetune"):
+    if outcome is not None and outcome.ok and (job.state != "stopping" or job.type in LONG):
         return JobVerdict("completed", outcome.reason)
     if job.state == "stopping":
         if outcome is None and status in ("pending", "running"):
             return JobVerdict("stopping", job.reason)
-        if outcome is not None and not outcome.stopped and job.type == "finetune":
+        if outcome is not None and not outcome.stopped and job.type in LONG:
             return JobVerdict("failed", outcome.reason)
         again = job.run.stop_for == "preemption"
         return JobVerdict("queued" if again else "stopped", job.reason, again=again)
@@ -60,6 +62,16 @@ def judge(job: Job, status: RunStatus, message: str, outcome: JobOutcome | None,
 def tune_task(job: Job) -> TuneTask:
     """What the process of a fine-tuning job is told."""
     return TuneTask.model_validate_json(json.dumps(job.spec))  # strict specs take their nested parts as JSON only
+
+
+def quantize_task(job: Job) -> QuantizeTask:
+    """What the process of a compression job is told."""
+    return QuantizeTask.model_validate_json(json.dumps(job.spec))
+
+
+def long_task(job: Job) -> TuneTask | QuantizeTask:
+    """What the process of a LONG job is told."""
+    return tune_task(job) if job.type == "finetune" else quantize_task(job)
 
 
 def has_process(job: Job) -> bool:
@@ -94,6 +106,8 @@ def standing(jobs: Sequence[Job]) -> str:
         return "waiting for a job"
     if going.type == "upload":
         return f"copying {math.floor(going.progress * 100)} %"
+    if going.type == "quantize":
+        return f"compressing {math.floor(going.progress * 100)} %"
     return "checking its weights" if going.type == "validate" else going.type
 
 

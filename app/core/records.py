@@ -9,6 +9,8 @@ from app.core.capabilities import Origin
 from app.core.findings import Facts, Finding
 from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.model_specs import ModelSpec
+from app.core.quality import QualityCard
+from app.core.recipe import Recipe
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
 from app.core.wakes import Stage
 
@@ -77,6 +79,18 @@ class Version(Record):
     """Hash of its manifest: another digest means other weights, so another revision."""
     state: VersionState
     reason: str = ""
+    job_id: str | None = None
+    """The job that makes it or has made it; None for weights that were brought."""
+    recipe: Recipe | None = None
+    """How it was compressed."""
+    quality: QualityCard | None = None
+    """What that has cost."""
+    quality_failures: tuple[str, ...] = ()
+    """Where it did not pass the gate; such a version is `failed_quality`."""
+    facts: Facts | None = None
+    """What the validation of its own weights found out; None: the model's facts are of these weights."""
+    size_bytes: int = 0
+    """Of its files, where `facts` are its own."""
 
 
 class Endpoint(Record):
@@ -204,7 +218,9 @@ class AuditEntry(Record):
     actor: str
     request_id: str
     action: str
-    """Method and path template, such as `PATCH /platform/v1/endpoints/{endpoint_id}`."""
+    """Method and path template, such as `PATCH /platform/v1/endpoints/{endpoint_id}`; in an entry beside that one
+    `accept_quality VERSION`, where the request says that a version is served whatever it has cost in quality.
+    """
     subject: str
     """The ID in the path, or that of what was made."""
     status: int

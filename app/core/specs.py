@@ -106,6 +106,8 @@ class EndpointSpec(Spec):
     request_defaults: RequestDefaults = RequestDefaults()
     """Values of fields that chat requests leave out. Routers add them, so no unit restarts for a change."""
     features: Features = Features()
+    accept_quality: bool = False
+    """Serve a version too that has failed its quality gate; who says so is kept in the audit."""
     auto_stop_s: Annotated[int, Field(ge=60, le=366 * 86_400)] | None = None
     """Stop after so long in service (S3, table 8-1: 1, 2, 4, 6 hours or custom); preparation does not count."""
     allowed_networks: Annotated[tuple[Network, ...], Field(max_length=64, strict=False)] = ()  # YAML has no tuples

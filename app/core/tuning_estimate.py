@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -19,6 +19,7 @@ _FLAVOR = re.compile(r"(?:^|[^\d])(\d{1,4})\s*\*")
 class EstimateSpec(Spec):
     """What is to be trained, as far as its duration depends on it."""
 
+    type: Literal["finetune"] = "finetune"
     model: Annotated[Line, Field(min_length=1, max_length=128)]
     """A model's ID or name, or a base model of the catalogue."""
     method: Method = "lora"

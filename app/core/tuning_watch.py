@@ -9,7 +9,8 @@ HANG_TIMES = 10.0
 """So many times the usual time of an iteration without one: it may hang."""
 HANG_AT_LEAST_S = 300.0
 """Checkpoints and looks at the validation rows come between two iterations."""
-_HANGS = "it may hang: "
+HANGS = "it may hang: "
+"""So the reason of a job begins that seems to hang."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ def hang_reason(pulse: Pulse, seen: TrainingProgress, now_s: float) -> str:
     if now_s - pulse.since_s <= limit_s:
         return ""
     # Told by the limit, not by the time that has passed: a reason that changes each second is written each second.
-    return f"{_HANGS}no iteration for more than {limit_s:.0f} s; one usually takes {usual_s:.3g} s"
+    return f"{HANGS}no iteration for more than {limit_s:.0f} s; one usually takes {usual_s:.3g} s"
 
 
 def hangs(job: Job) -> bool:
     """Whether its record says so."""
-    return job.state == "running" and job.reason.startswith(_HANGS)
+    return job.state == "running" and job.reason.startswith(HANGS)
 
 
 def auto_stop_reason(auto_stop_s: int | None, seen: TrainingProgress | None) -> str:

@@ -17,7 +17,7 @@ from app.core.jobs import RunStatus
 from app.core.lifecycle import ApplicationStatus, Seen
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Record
 from app.core.routing import RoutingTable
-from app.core.specs import EndpointSpec
+from app.core.specs import EndpointSpec, MachineType
 from app.core.waiting import Room
 from app.settings import Settings
 from app.store.layout import SNAPSHOT, publish_folder
@@ -37,6 +37,8 @@ class FakeCluster:
         self.refuses: Callable[[str], bool] = lambda endpoint_id: False
         self.on_observe: Callable[[], None] = lambda: None
         self.submitted: dict[str, str] = {}
+        self.placed: dict[str, str | None] = {}
+        """Submission ID -> the machine type that its process was to have."""
         self.stopped: set[str] = set()
         self.run_becomes: RunStatus = "running"
         self.written: dict[str, str] = {}
@@ -47,8 +49,9 @@ class FakeCluster:
         self.woken: list[tuple[str, str]] = []
         self._lock = threading.Lock()
 
-    def submit(self, submission_id: str, entrypoint: str) -> None:
+    def submit(self, submission_id: str, entrypoint: str, machine: MachineType | None = None) -> None:
         self.submitted[submission_id] = entrypoint
+        self.placed[submission_id] = machine.name if machine else None
 
     def run_status(self, submission_id: str) -> tuple[RunStatus, str]:
         if submission_id not in self.submitted:

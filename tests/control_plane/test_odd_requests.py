@@ -39,6 +39,11 @@ WISHES: dict[str, dict[str, Any]] = {
         "name": "odd", "base_model": "BASE", "description": "x", "precision": "BF16",
         "source": {"uri": "file:///nowhere", "endpoint_url": "http://127.0.0.1:9", "region": "r", "profile": "p"},
     },
+    "POST /v1/models/{model_id}/versions": {
+        "name": "odd", "precision": "AWQ-W4A16", "description": "x", "machine_type": "cpu-small",
+        "calibration": {"uri": "file:///nowhere.jsonl", "format": "auto"}, "recipe": {"keep": ["lm_head"]},
+        "output": {"uri": "file:///nowhere"}, "keep_logs": {"uri": "file:///nowhere"},
+    },
     "POST /v1/jobs": {"type": "validate", "model": "m-1", "name": "odd"},
     "POST /v1/jobs:estimate": {
         "type": "finetune", "model": "m-1", "name": "odd", "method": "lora", "output_model_name": "odd-tuned",

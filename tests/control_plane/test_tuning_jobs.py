@@ -296,7 +296,7 @@ def test_a_preemptible_job_leaves_for_an_endpoint_and_comes_back(
     cluster.nodes = rooms(1.0)
     stays, leaves = begin(), begin(output_model_name="other", preemptible=True)
     short = {"ep-1": platform.machines.get("cpu-small")}
-    monkeypatch.setattr(platform.job_runner._tuning_runs, "_short", lambda: short)
+    monkeypatch.setattr(platform.job_runner._long_runs, "_short", lambda: short)
     until(leaves.is_told_to_stop)
     assert leaves.job.reason == "its place goes to endpoint ep-1"
     leaves.writes_checkpoint(3)

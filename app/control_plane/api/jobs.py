@@ -1,9 +1,10 @@
 """/platform/v1/jobs."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from starlette.responses import JSONResponse, Response
 
 from app.control_plane.api.access import Developer, PlatformDep, Unlimited
@@ -13,8 +14,10 @@ from app.control_plane.api.log_stream import LIST_OR_TEXT, TEXT, Search, attache
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.control_plane.platform import Platform
 from app.control_plane.services.idempotency import Proof
+from app.core.compression_estimate import CompressionEstimateSpec
+from app.core.compression_spec import CompressionWish, QuantizeSpec
 from app.core.job_logs import JobLine
-from app.core.jobs import tune_task
+from app.core.jobs import LONG, long_task
 from app.core.keys import is_platform_admin
 from app.core.model_specs import Source
 from app.core.names import ModelName
@@ -37,26 +40,40 @@ class JobSpec(Spec):
     name: ModelName | None = None
 
 
-AnySpec = JobSpec | TuningSpec
+AnySpec = JobSpec | TuningSpec | QuantizeSpec
+
+
+def _kind(body: Any) -> str:
+    """Of an estimate: a training's, where none is named."""
+    kind = body.get("type", "finetune") if isinstance(body, dict) else getattr(body, "type", "finetune")
+    return kind if isinstance(kind, str) else ""
+
+
+AnyEstimate = Annotated[
+    Annotated[EstimateSpec, Tag("finetune")] | Annotated[CompressionEstimateSpec, Tag("quantize")],
+    Discriminator(_kind),
+]
 
 
 def show(job: Job) -> dict[str, Any]:
-    """A job as the API gives it; of one that trains also what was asked for, as `spec`."""
+    """A job as the API gives it; of a long one also what was asked for, as `spec`."""
     shown = job.model_dump(mode="json", exclude={"workspace", "spec", "attempts", "run"})
     return {"object": "job", **shown, "spec": job.spec.get("spec"), "machine_type": _machine_type(job)}
 
 
 def _machine_type(job: Job) -> str | None:
-    return tune_task(job).machine.name if job.type == "finetune" else None
+    return long_task(job).machine.name if job.type in LONG else None
 
 
 @router.post("", status_code=202)
 def create(
     spec: Annotated[AnySpec, Body(discriminator="type")], caller: Unlimited, platform: PlatformDep, once: OnceDep
 ) -> dict[str, Any]:
-    """Start a job: fine-tune a model, or look at its weights once more."""
+    """Start a job: fine-tune a model, compress one, or look at its weights once more."""
     if isinstance(spec, TuningSpec):
-        _check_places(spec, caller, platform)
+        check_places(spec, {"dataset": spec.dataset}, caller, platform)
+    elif isinstance(spec, QuantizeSpec):
+        check_places(spec, {"calibration": spec.calibration}, caller, platform)
     job = once.make(
         spec,
         lambda proof: _make(spec, caller.workspace, platform, proof),
@@ -65,16 +82,20 @@ def create(
     return show(job)
 
 
-def _make(spec: JobSpec | TuningSpec, workspace: str, platform: Platform, proof: Proof) -> Job:
+def _make(spec: AnySpec, workspace: str, platform: Platform, proof: Proof) -> Job:
     if isinstance(spec, TuningSpec):
         return platform.tuning.create(workspace, spec, proof)
+    if isinstance(spec, QuantizeSpec):
+        return platform.compression.create(workspace, spec, proof)
     return platform.models.revalidate(workspace, spec.model, spec.name or "", proof)
 
 
-def _check_places(spec: TuningSpec, caller: ApiKey, platform: Platform) -> None:
-    """Raises Forbidden for a place that this key may not name."""
+def check_places(
+    spec: TuningSpec | CompressionWish, read: Mapping[str, Source | None], caller: ApiKey, platform: Platform
+) -> None:
+    """Raises Forbidden for a place that this key may not name; `read` are those that the job reads."""
     places: dict[str, Source | None] = {
-        "dataset": spec.dataset,
+        **read,
         "output": Source(uri=spec.output.uri) if spec.output else None,
         "keep_logs": Source(uri=spec.keep_logs.uri) if spec.keep_logs else None,
     }
@@ -84,12 +105,14 @@ def _check_places(spec: TuningSpec, caller: ApiKey, platform: Platform) -> None:
 
 
 @router.post(":estimate")
-def estimate(spec: Annotated[EstimateSpec, Body()], caller: Developer, platform: PlatformDep) -> dict[str, Any]:
-    """How long a fine-tuning would run, from and to, in hours.
+def estimate(spec: Annotated[AnyEstimate, Body()], caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+    """How long a fine-tuning would run, or with `type: quantize` a compression, from and to, in hours.
 
     `documented` follows from the product's table, `measured` from what jobs of this kind have reached here; `hours` is
     the measured one where there is one. Null: nobody can tell.
     """
+    if isinstance(spec, CompressionEstimateSpec):
+        return {"object": "estimate", **platform.estimates.of_compression(caller.workspace, spec)}
     return {"object": "estimate", **platform.estimates.of(caller.workspace, spec)}
 
 
@@ -158,14 +181,19 @@ def metrics(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, 
 
 @router.post("/{job_id}:stop", status_code=202)
 def stop(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
-    """Stop a job; what it had published stays. One that trains stops at a checkpoint, and can go on from there."""
+    """Stop a job; what it had published stays.
+
+    One that trains stops at a checkpoint, one that compresses after a layer, and both can go on.
+    """
     return show(platform.jobs.stop(caller.workspace, job_id))
 
 
 @router.post("/{job_id}:resume", status_code=202)
 def resume(job_id: str, caller: Unlimited, platform: PlatformDep) -> dict[str, Any]:
-    """Go on with a training that was stopped or failed, from its newest checkpoint."""
-    return show(platform.tuning.resume(caller.workspace, job_id))
+    """Go on with a training or compression that was stopped or failed, from the newest thing that it has kept."""
+    job = platform.jobs.get(caller.workspace, job_id)
+    maker = platform.compression if job.type == "quantize" else platform.tuning
+    return show(maker.resume(caller.workspace, job_id))
 
 
 @router.post("/{job_id}:export", status_code=202)

@@ -7,10 +7,12 @@ from fastapi import APIRouter, Body
 from app.catalog.wishes import complete
 from app.control_plane.api.access import Developer, PlatformDep, Unlimited
 from app.control_plane.api.idempotency import OnceDep
+from app.control_plane.api.jobs import check_places
 from app.control_plane.api.jobs import show as show_job
 from app.control_plane.api.pages import Confirm, PageDep, confirmed
 from app.control_plane.platform import Platform
 from app.core.capabilities import calls, together
+from app.core.compression_spec import VersionSpec
 from app.core.errors import InvalidField
 from app.core.keys import covers, is_platform_admin
 from app.core.model_specs import ModelSpec
@@ -38,7 +40,14 @@ def _show(model: Model) -> dict[str, Any]:
 def _show_version(model: Model, version: Version, platform: Platform) -> dict[str, Any]:
     return {
         "object": "version",
-        **version.model_dump(mode="json", exclude={"prefix"}),
+        **version.model_dump(mode="json", exclude={"prefix", "facts"}),
+        "size_bytes": platform.models.in_precision(model, version.precision).size_bytes,
+        "runs_on": [
+            {"machine_type": name, "servable": not reason, "reason": reason}
+            for name, reason in platform.machines.runs_on(
+                platform.models.in_precision(model, version.precision), version.precision
+            ).items()
+        ],
         "supports": platform.models.supports(model, version).model_dump(mode="json"),
         "calls": calls(model.origin, version.precision).model_dump(mode="json"),
     }
@@ -123,3 +132,37 @@ def versions(model_id: str, caller: Developer, platform: PlatformDep, page: Page
     """The precisions of a model."""
     model = platform.models.get(caller.workspace, model_id)
     return page.of(platform.models.versions(model), lambda version: _show_version(model, version, platform))
+
+
+@router.post("/{model_id}/versions", status_code=202)
+def create_version(
+    model_id: str, wish: Annotated[VersionSpec, Body()], caller: Unlimited, platform: PlatformDep, once: OnceDep
+) -> dict[str, Any]:
+    """Make a version in another precision: a job of type quantize does it, whose ID is the version's `job_id`."""
+    check_places(wish, {"calibration": wish.calibration}, caller, platform)
+    job = once.make(
+        wish,
+        lambda proof: platform.compression.create(
+            caller.workspace, platform.compression.spec_of(caller.workspace, model_id, wish), proof
+        ),
+        lambda job_id: platform.jobs.get(caller.workspace, job_id),
+    )
+    model = platform.models.get(caller.workspace, job.model_id or model_id)
+    return _show_version(model, platform.models.of_precision(model, wish.precision), platform)
+
+
+@router.get("/{model_id}/versions/{precision}")
+def get_version(model_id: str, precision: str, caller: Developer, platform: PlatformDep) -> dict[str, Any]:
+    """One version: how it was made, what that has cost (its quality card), and where it can run."""
+    model = platform.models.get(caller.workspace, model_id)
+    return _show_version(model, platform.models.of_precision(model, precision), platform)
+
+
+@router.delete("/{model_id}/versions/{precision}", status_code=200)
+def delete_version(
+    model_id: str, precision: str, caller: Unlimited, platform: PlatformDep, confirm: Confirm = ""
+) -> dict[str, Any]:
+    """Remove a version that was made by compression, and its weights; cannot be undone."""
+    confirmed(confirm)
+    gone = platform.compression.delete_version(caller.workspace, model_id, precision)
+    return {"object": "version", "id": gone.id, "deleted": True}

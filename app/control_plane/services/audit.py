@@ -15,6 +15,21 @@ from app.store.database import Registry
 log = logging.getLogger("ray.serve")
 
 
+def audit_entry(act: Act, action: str, subject: str, status: int) -> AuditEntry:
+    """What a request wanted and how it was answered, ready to be put."""
+    now = datetime.now(UTC)
+    return AuditEntry(
+        id=new_id("aud", now, random_chars=10),  # one must never meet another's: it could not replace it
+        created_at=now,
+        workspace=act.workspace,
+        actor=act.actor,
+        request_id=act.request_id,
+        action=action,
+        subject=subject,
+        status=status,
+    )
+
+
 class Audit:
     """The audit of all workspaces; it outlives them."""
 
@@ -23,17 +38,7 @@ class Audit:
 
     def write(self, act: Act, action: str, subject: str, status: int) -> None:
         """Add what a request wanted and how it was answered. What cannot be added is in the log."""
-        now = datetime.now(UTC)
-        entry = AuditEntry(
-            id=new_id("aud", now, random_chars=10),  # one must never meet another's: it could not replace it
-            created_at=now,
-            workspace=act.workspace,
-            actor=act.actor,
-            request_id=act.request_id,
-            action=action,
-            subject=subject,
-            status=status,
-        )
+        entry = audit_entry(act, action, subject, status)
         try:
             self._add(entry)
         except Exception:

@@ -111,5 +111,5 @@ class EndpointWishes:
 
     def _model(self, workspace: str, spec: EndpointSpec) -> Model | None:
         with suppress(NotFound):  # in a serve config it may be named before it is there
-            return self._models.get(workspace, spec.model)
+            return self._models.in_precision(self._models.get(workspace, spec.model), spec.precision)
         return None

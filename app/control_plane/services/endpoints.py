@@ -1,12 +1,14 @@
 """Endpoints: the wishes. Carrying them out is the reconciler's work."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from app.control_plane.services.actor import current_act
+from app.control_plane.services.audit import audit_entry
 from app.control_plane.services.bounds import Bounds
 from app.control_plane.services.endpoint_wishes import EndpointWishes
 from app.control_plane.services.events import event
@@ -16,13 +18,14 @@ from app.control_plane.services.unit_specs import UnitSpecs
 from app.core.errors import Conflict, NotFound, NotReady, PlatformError
 from app.core.etags import etag_of, require_match
 from app.core.patches import Effect, changed_fields, concerns, effect_of, patched
-from app.core.records import Endpoint, Model
+from app.core.records import Endpoint, Model, Record
 from app.core.specs import EndpointSpec
 from app.core.wishes import Machine, respecified
 from app.store.database import Registry
 
 PLACED_BY = ("model", "precision", "machine_type", "max_model_len", "engine", "scale")
 """Fields that may call for another machine type, or for more units of it."""
+_ACTION_LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Endpoints:
             machine = self._wishes.place(workspace, spec, "api", model=new_model)
             if new_model is not None:
                 self._models.add(new_model)
+            proof = self._with_acceptance(workspace, spec, proof)
             endpoint = self._wishes.add(workspace, spec, machine, "api", proof, reason)
         self._changed()
         return endpoint
@@ -147,8 +151,13 @@ class Endpoints:
                 return Change(before, "none", "it is so already")
             if spec.name != before.spec.name:
                 self._require_free(workspace, spec.name)
-            if concerns(fields, "model", "precision"):
-                self._require_model(workspace, spec)
+            accepts: Sequence[Record] = ()
+            if concerns(fields, "model", "precision", "accept_quality"):
+                # What was said of one version is not said of another.
+                said = spec.accept_quality and "accept_quality" in changes
+                kept = spec.accept_quality and not concerns(fields, "model", "precision")
+                self._require_model(workspace, spec.model_copy(update={"accept_quality": said or kept}))
+                accepts = self._acceptance(before.workspace, before.id, spec) if said else ()
             machine = Machine(before.machine_type, before.placement)
             if concerns(fields, *PLACED_BY):
                 machine = self._wishes.place(workspace, spec, before.managed_by, before)
@@ -159,7 +168,7 @@ class Endpoints:
             rests = "deleted" if after.deleted_at else "stopped" if after.state == "stopped" else None
             effect, reason = effect_of(fields, rests=rests, restarts=restarts)
             note = event(workspace, before.id, "changed", f"{', '.join(fields)}: {effect} ({reason})")
-            self._registry.put(after, note)
+            self._registry.put(after, note, *accepts)
         self._changed()
         return Change(after, effect, reason)
 
@@ -224,7 +233,26 @@ class Endpoints:
     def _require_model(self, workspace: str, spec: EndpointSpec) -> None:
         """Raises NotFound, and Conflict for a model that failed or goes away; one that is being made is waited for."""
         with suppress(NotReady):
-            self._models.version(workspace, spec.model, spec.precision)
+            self._models.version(workspace, spec.model, spec.precision, accept_quality=spec.accept_quality)
+
+    def _with_acceptance(self, workspace: str, spec: EndpointSpec, proof: Proof) -> Proof:
+        """What is put together with a new endpoint: also who said that its version's quality does not matter."""
+        if not spec.accept_quality:
+            return proof
+        return lambda endpoint_id: (*proof(endpoint_id), *self._acceptance(workspace, endpoint_id, spec))
+
+    def _acceptance(self, workspace: str, endpoint_id: str, spec: EndpointSpec) -> Sequence[Record]:
+        """That somebody says so, for the audit and as an event."""
+        which, told = f"{spec.model}:{spec.precision}", "what it has cost in quality is not known yet"
+        with suppress(NotFound):
+            model = self._models.get(workspace, spec.model)
+            version = self._models.of_precision(model, spec.precision)
+            which = version.id
+            if version.state != "creating":
+                told = version.reason or "it has not failed its quality gate"
+        note = event(workspace, endpoint_id, "accept_quality", f"{which} is served whatever it has cost: {told}")
+        act = current_act()
+        return (note, audit_entry(act, f"accept_quality {which}"[:_ACTION_LIMIT], endpoint_id, 202)) if act else (note,)
 
     def _spellings(self, workspace: str, model: str) -> set[str]:
         """What specs may call a model."""

@@ -1,12 +1,13 @@
-"""How long trainings take, by the product's table and by what was measured here."""
+"""How long trainings and compressions take, by the product's tables and by what was measured here."""
 
 from typing import Any
 
 from app.catalog.catalog import Catalog
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models
+from app.core.compression_estimate import CompressionEstimateSpec, CompressionSpan, from_runs, from_table
 from app.core.errors import InvalidField, NotFound
-from app.core.jobs import tune_task
+from app.core.jobs import quantize_task, tune_task
 from app.core.records import Job
 from app.core.tuning_estimate import EstimateSpec, Span, cards_of, iterations_of, measured, span
 from app.store.database import Registry
@@ -50,6 +51,41 @@ class Estimates:
             "measured": here.model_dump(mode="json") if here else None,
         }
 
+    def of_compression(self, workspace: str, spec: CompressionEstimateSpec) -> dict[str, Any]:
+        """As `of`: by table 7-4, which speaks of machines with cards, and by what jobs have taken here."""
+        base_model = self._base_model(workspace, spec.model)
+        self._machines.look()
+        machine = self._machines.for_job(spec.machine_type)
+        entry = self._catalog.find(base_model)
+        if entry is not None and spec.precision not in entry.compress:
+            allowed = ", ".join(entry.compress) or "none"
+            raise InvalidField(f"The catalogue offers no {spec.precision} for {base_model}: {allowed}.", "precision")
+        minutes = entry.compression_minutes.get(spec.precision) if entry and machine.accelerator_count else None
+        documented = from_table(minutes, base_model)
+        source = f"jobs that made {spec.precision} of {base_model} on {machine.name} here"
+        here = from_runs(self._took_s(base_model, spec, machine.name), source)
+        counts = here or documented
+        return {
+            "base_model": base_model,
+            "precision": spec.precision,
+            "machine_type": machine.name,
+            "hours": list(counts.hours) if counts else None,
+            "documented": _shown(documented),
+            "measured": _shown(here),
+        }
+
+    def _took_s(self, base_model: str, spec: CompressionEstimateSpec, machine: str) -> list[float]:
+        """Of jobs that came to their end in one go: what was stopped or lost in between tells nothing."""
+        done = self._registry.find(Job, type="quantize", state="completed", newest_first=True, limit=JOBS_LOOKED_AT)
+        tasks = [(job, quantize_task(job)) for job in done if job.attempts == 1]
+        return [
+            (job.finished_at - job.started_at).total_seconds()
+            for job, task in tasks
+            if job.started_at
+            and job.finished_at
+            and (task.base_model, task.precision, task.machine.name) == (base_model, spec.precision, machine)
+        ]
+
     def _base_model(self, workspace: str, named: str) -> str:
         try:
             return self._models.get(workspace, named).base_model
@@ -79,3 +115,7 @@ class Estimates:
             for job, task in tasks
             if (task.base_model, task.spec.method, task.machine.name) == (base_model, spec.method, machine)
         ]
+
+
+def _shown(span: CompressionSpan | None) -> dict[str, Any] | None:
+    return span.model_dump(mode="json") if span else None

@@ -9,7 +9,7 @@ from typing import Protocol
 from app.control_plane.services.following import News
 from app.core.errors import Unavailable
 from app.core.job_logs import JobLog, count_lines, readable
-from app.core.jobs import UNFINISHED, submission_id, tune_task
+from app.core.jobs import LONG, UNFINISHED, long_task, submission_id
 from app.core.records import Job
 from app.settings import Settings
 from app.store.database import Registry
@@ -121,7 +121,7 @@ class JobLogs:
 
 def _kept_at(job: Job) -> str | None:
     """Where its log is to be kept for ever."""
-    kept = tune_task(job).spec.keep_logs if job.type == "finetune" else None
+    kept = long_task(job).spec.keep_logs if job.type in LONG else None
     return kept.uri if kept else None
 
 

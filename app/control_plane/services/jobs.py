@@ -8,15 +8,19 @@ from typing import Any
 
 from app.control_plane.services.events import event
 from app.core.curves import Curve
-from app.core.errors import Conflict, NotFound
+from app.core.errors import Conflict, InvalidField, NotFound
 from app.core.job_specs import JobOutcome, JobProgress, output_model_id
-from app.core.jobs import UNFINISHED
+from app.core.jobs import UNFINISHED, quantize_task
 from app.core.names import new_id
-from app.core.records import Job, JobType, Model, StopReason
+from app.core.records import Job, JobState, JobType, Model, Record, StopReason, Version
+from app.core.tuning_spec import Notify
 from app.store.database import Registry
 from app.store.layout import JOB_CURVE, JOB_PROGRESS, JOB_STOP, job_object, newest_checkpoint, version_prefix
 from app.store.object_store import ObjectMissing, ObjectStore
 from app.store.removal import delete_version
+
+AGAIN: tuple[JobState, ...] = ("stopped", "failed")
+"""States from which a long job can go on."""
 
 
 class Jobs:
@@ -36,10 +40,10 @@ class Jobs:
         self._changed = changed
         self._now = now
 
-    def new(self, type: JobType, model: Model, task: dict[str, Any], name: str = "") -> Job:
-        """A job to be put; its process starts by and by. `task` lacks only the job's ID."""
+    def new(self, type: JobType, model: Model, task: dict[str, Any], name: str = "", job_id: str = "") -> Job:
+        """A job to be put; its process starts by and by. `task` lacks only the job's ID, which is a new one."""
         now = datetime.now(UTC)
-        job_id = new_id("job", now)
+        job_id = job_id or new_id("job", now)
         return Job(
             id=job_id,
             created_at=now,
@@ -80,7 +84,7 @@ class Jobs:
             return self.ask_to_stop(job, "caller", "it was stopped")
 
     def ask_to_stop(self, job: Job, stop_for: StopReason, reason: str) -> Job:
-        """Have an unfinished job end: one that trains at its next checkpoint. To be called with the lock held."""
+        """Have an unfinished job end: a long one at its next checkpoint. To be called with the lock held."""
         asked_at = job.run.stop_asked_at or self._now()
         run = job.run.model_copy(update={"stop_for": stop_for, "stop_asked_at": asked_at})
         stopping = job.model_copy(update={"state": "stopping", "reason": reason, "run": run})
@@ -89,7 +93,7 @@ class Jobs:
         return stopping
 
     def tell_to_stop(self, job: Job) -> None:
-        """Let the process of a job that trains know."""
+        """Let the process of a long job know."""
         self._store.write(job_object(job.id, JOB_STOP), b"{}")
 
     def forget_stop(self, job: Job) -> None:
@@ -102,16 +106,35 @@ class Jobs:
         job = self.get(workspace, job_id)
         if job.state in UNFINISHED:
             raise Conflict(f"This job is {job.state}; stop it first.")
-        self.delete_files(job)
+        gone = self.delete_files(job)
         note = event(workspace, job.id, "deleted", f"the record of {job.name} is gone")
-        self._registry.change(put=[note], delete=[job])
+        self._registry.change(put=[note], delete=[job, *gone])
 
-    def delete_files(self, job: Job) -> None:
-        """Remove what a finished job was told and what it told. Raises OSError while the object store is away."""
+    def delete_files(self, job: Job) -> list[Record]:
+        """Remove what a finished job was told and what it told, and what it has published and nobody has registered.
+
+        Returns the records that go with it. Raises OSError while the object store is away.
+        """
         for stored in list(self._store.list(job_object(job.id, ""))):
             self._store.delete(stored.name)
         if job.type == "finetune" and self._registry.get(Model, output_model_id(job.id)) is None:
             delete_version(self._store, version_prefix(output_model_id(job.id), "BF16"))
+        return list(self._forget_version(job)) if job.type == "quantize" else []
+
+    def _forget_version(self, job: Job) -> list[Version]:
+        """Of a compression: its version, where it did not come to be."""
+        task = quantize_task(job)
+        model_id, own = task.output_model_id, task.spec.output_model_name is None
+        prefix = version_prefix(model_id, task.precision)
+        version = self._registry.get(Version, f"{model_id}:{task.precision}")
+        if not own:
+            if self._registry.get(Model, model_id) is None:
+                delete_version(self._store, prefix)
+            return []
+        if version is None or version.state != "failed" or version.job_id != job.id:
+            return []  # it is there, or another job's
+        delete_version(self._store, prefix)
+        return [version]
 
     def progress(self, job: Job) -> JobProgress:
         """How far it says it is."""
@@ -134,3 +157,13 @@ class Jobs:
         with contextlib.suppress(ObjectMissing, ValueError):
             return JobOutcome.model_validate_json(self._store.read(job_object(job.id, "outcome.json")))
         return None
+
+
+def require_no_topic(notify: Notify | None) -> None:
+    """Raises InvalidField for a wish to be told of a job by a topic."""
+    if notify is not None:
+        raise InvalidField(
+            "notify.topic names no topic of this workspace: there is none. What happens to a job is told by "
+            "GET /platform/v1/events?subject=JOB.",
+            "notify.topic",
+        )

@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import psutil
+
 from app.catalog.catalog import Catalog
 from app.core.errors import Conflict, InvalidField
 from app.core.job_specs import MachineMemory
@@ -12,7 +14,14 @@ from app.core.machines import Fit, choose, fit, memory_bytes
 from app.core.needs import Needs, length_tokens, needs_of
 from app.core.records import Endpoint, Model, Workspace
 from app.core.slots import Slots, slots
-from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, USUAL_LENGTH_TOKENS, EndpointSpec, MachineType
+from app.core.specs import (
+    DEFAULT_MACHINE_TYPE,
+    MACHINE_TYPES,
+    USUAL_LENGTH_TOKENS,
+    EndpointSpec,
+    MachineType,
+    Precision,
+)
 from app.core.steps import scale_problem
 from app.core.waiting import Room
 from app.core.wishes import Machine
@@ -20,6 +29,8 @@ from app.store.database import Registry
 
 ROOMS_KEPT_S = 2.0
 """How old the answer about the cluster's nodes may be."""
+_SHORTEST = 16
+"""Tokens of the shortest max_model_len."""
 HOLDS_NOTHING = ("deleting", "stopped")
 """States in which an endpoint's units do not count against the quota."""
 
@@ -202,6 +213,23 @@ class Machines:
         with_cards = [machine for machine in there if machine.accelerator_count]
         smallest = min(with_cards, key=lambda machine: (machine.accelerator_count, machine.name), default=None)
         return smallest or self.get(DEFAULT_MACHINE_TYPE)
+
+    def only_node_memory_bytes(self) -> int | None:
+        """The memory of the cluster's only node, which is then this one; None where there are more or none is known."""
+        return psutil.virtual_memory().total if self.rooms is not None and len(self.rooms) == 1 else None
+
+    def targets(self) -> list[MachineType]:
+        """Where versions are to be servable: the types of which there is a node, else all; goes by the last `look`."""
+        return [machine for machine in self.all() if self._present(machine)] or self.all()
+
+    def runs_on(self, model: Model, precision: Precision) -> dict[str, str]:
+        """Of each machine type why a version of a model cannot be served there, empty where it can.
+
+        `model` as Models.in_precision gives it; of a request's length only the least is counted.
+        """
+        spec = EndpointSpec(name="any", model=model.id, precision=precision, max_model_len=_SHORTEST)
+        needs = self.needs(spec, model)
+        return {machine.name: "; ".join(fit(needs, machine).reasons) for machine in self.all()}
 
     def _present(self, machine: MachineType) -> bool:
         found = self._slots(machine)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import get_args
 
 from app.catalog.catalog import Catalog
 from app.catalog.wishes import complete
@@ -16,7 +17,7 @@ from app.control_plane.services.jobs import Jobs
 from app.core.capabilities import Supports, supports
 from app.core.errors import Conflict, NotFound, NotReady
 from app.core.job_specs import job_of_model
-from app.core.jobs import UNFINISHED, standing
+from app.core.jobs import LONG, UNFINISHED, long_task, standing
 from app.core.model_specs import ModelSpec
 from app.core.names import new_id
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job, Model, ModelState, Version
@@ -95,8 +96,8 @@ class Models:
             return  # a job has made it, which registers it, with where it comes from, or has it removed
         version = new_version(manifest.model_id, manifest.precision, manifest.digest, now)
         old = self._registry.get(Version, version.id)
-        if model and old and old.digest == version.digest:
-            return
+        if model and old and (old.digest == version.digest or (old.job_id and not old.digest)):
+            return  # known, or what a job has made, which registers it with what it has cost, or has it removed
         if model is None and read_manifest(self._store, manifest.prefix) is None:
             return  # it was removed since, and the record with it
         found = model or Model(
@@ -155,7 +156,8 @@ class Models:
                 told = f"Model {model.name} is {model.state}; only a healthy one can be validated again."
                 raise Conflict(told, "model")
             self._bounds.job(workspace)
-            version = self.versions(model)[0]
+            versions = self.versions(model)
+            version = next((one for one in versions if one.precision == "BF16"), versions[0])
             task = {
                 "base_model": model.base_model,
                 "precision": version.precision,
@@ -190,37 +192,86 @@ class Models:
         """A model's versions."""
         return self._registry.find(Version, model_id=model.id)
 
-    def supports(self, model: Model, version: Version) -> Supports:
-        """What one of its versions is for."""
+    def of_precision(self, model: Model, precision: str) -> Version:
+        """One of a model's versions, in whatever state. Raises NotFound."""
+        versions = self.versions(model)
+        for version in versions:
+            if version.precision == precision:
+                return version
+        made = ", ".join(sorted(version.precision for version in versions)) or "none"
+        wanted = precision if precision in get_args(Precision) else "a precision of this name"
+        raise NotFound(f"Model {model.name} has no version in {wanted}; it has: {made}.", "precision")
+
+    def in_precision(self, model: Model, precision: Precision) -> Model:
+        """The model with the facts and the size of its version in a precision, as far as they are known."""
+        versions = {version.precision: version for version in self.versions(model)}
+        version = versions.get(precision)
+        if version is not None and version.facts is not None:
+            return model.model_copy(update={"facts": version.facts, "size_bytes": version.size_bytes})
+        if precision == "BF16" or "BF16" not in versions:
+            return model
+        # What is known is of the unquantized weights, which these were made of: the shape is the same.
+        facts = model.facts.model_copy(update={"weights_bytes": None, "scaled_by": None})
+        size_bytes = version.size_bytes if version else 0
+        return model.model_copy(update={"facts": facts, "size_bytes": size_bytes})
+
+    def require_new_name(self, workspace: str, name: str) -> None:
+        """Raises Conflict for a name that a model has, or one that a job is making."""
+        if self.is_taken(workspace, name):
+            raise Conflict(f"There is a model named {name} already.", "output_model_name")
+        for job in self._registry.find(Job, workspace=workspace, type=LONG, state=UNFINISHED):
+            if long_task(job).spec.output_model_name == name:
+                raise Conflict(f"Job {job.id} is making a model named {name} already.", "output_model_name")
+
+    def is_taken(self, workspace: str, name: str, but: str = "") -> bool:
+        """Whether a model, apart from one, has this name."""
+        others = (model for model in self.find(workspace) if model.id != but)
+        return any(model.name == name and model.state != "deleting" for model in others)
+
+    def supports(self, model: Model, version: Version, *, accept_quality: bool = False) -> Supports:
+        """What one of its versions is for; `accept_quality`: whatever it has cost in quality."""
         state = version.state if model.state == "healthy" else model.state
-        return supports(self._catalog.find(model.base_model), version.precision, state, model.facts)
+        if accept_quality and state == "failed_quality":
+            state = "healthy"
+        facts = self.in_precision(model, version.precision).facts
+        return supports(self._catalog.find(model.base_model), version.precision, state, facts)
 
     def endpoints(self, model: Model) -> list[Endpoint]:
         """Those that name it, deleted ones too as long as they can be restored."""
         found = self._registry.find(Endpoint, workspace=model.workspace)
         return [endpoint for endpoint in found if endpoint.spec.model in (model.id, model.name)]
 
-    def version(self, workspace: str, name_or_id: str, precision: Precision) -> Version:
-        """The deployable version of a model.
+    def version(
+        self, workspace: str, name_or_id: str, precision: Precision, *, accept_quality: bool = False
+    ) -> Version:
+        """The deployable version of a model; `accept_quality`: also one that has failed its quality gate.
 
         Raises NotFound, NotReady while it is being made, and Conflict if it cannot be deployed.
         """
         model = self.get(workspace, name_or_id)
-        versions = self.versions(model)
-        for version in versions:
-            if version.precision == precision:
-                states = {version.state, model.state}
-                if states == {"healthy"}:
-                    if refusal := self.supports(model, version).refusal("deploy"):
-                        raise Conflict(f"Model {model.name} in {precision} cannot be deployed: {refusal}.", "model")
-                    return version
-                if states <= {"healthy", "preparing", "creating"}:
-                    told = standing(self._jobs.of_model(model.id))
-                    raise NotReady(f"its model is preparing ({told})", "model")
-                state = version.state if model.state == "healthy" else model.state
-                raise Conflict(f"Model {model.name} in {precision} is {state}: {model.reason or 'wait'}.", "model")
-        made = ", ".join(sorted(version.precision for version in versions)) or "none"
-        raise NotFound(f"Model {model.name} has no version in {precision}; it has: {made}.", "precision")
+        version = self.of_precision(model, precision)
+        states = {version.state, model.state}
+        if accept_quality:
+            states.discard("failed_quality")
+        if states == {"healthy"}:
+            if refusal := self.supports(model, version, accept_quality=accept_quality).refusal("deploy"):
+                raise Conflict(f"Model {model.name} in {precision} cannot be deployed: {refusal}.", "model")
+            return version
+        if states <= {"healthy", "preparing", "creating"}:
+            raise NotReady(self._awaited(model, version), "model")
+        if states == {"healthy", "failed_quality"}:
+            told = f"Model {model.name} in {precision} is failed_quality: {version.reason}."
+            raise Conflict(f"{told} accept_quality: true serves it all the same.", "accept_quality", "failed_quality")
+        state = version.state if model.state == "healthy" else model.state
+        raise Conflict(
+            f"Model {model.name} in {precision} is {state}: {model.reason or version.reason or 'wait'}.", "model"
+        )
+
+    def _awaited(self, model: Model, version: Version) -> str:
+        job = self._registry.get(Job, version.job_id) if version.job_id and model.state == "healthy" else None
+        if job is not None:
+            return f"its version is being made by {job.id} ({standing([job])})"
+        return f"its model is preparing ({standing(self._jobs.of_model(model.id))})"
 
     def delete(self, workspace: str, name_or_id: str) -> Model:
         """Wish it away, weights and all. Raises NotFound, and Conflict while endpoints or running jobs refer to it."""

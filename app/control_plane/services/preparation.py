@@ -13,6 +13,7 @@ from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models, new_version
 from app.core.errors import Conflict
 from app.core.job_specs import JobOutcome, output_model_id
+from app.core.jobs import quantize_task
 from app.core.records import Job, Model, Version
 from app.store.database import Registry
 from app.store.layout import job_object, version_prefix
@@ -135,6 +136,8 @@ class Preparation:
         """Free what uploads that nobody remembers have left in the object store."""
         known = {version.prefix for version in self._registry.find(Version)}
         known |= {version_prefix(output_model_id(job.id), "BF16") for job in self._registry.find(Job, type="finetune")}
+        compressions = [quantize_task(job) for job in self._registry.find(Job, type="quantize")]
+        known |= {version_prefix(task.output_model_id, task.precision) for task in compressions}
         freed_bytes = sweep(self._store, known, datetime.now(UTC) - SWEEP_AFTER)
         if freed_bytes:
             log.info("freed %d bytes of forgotten uploads", freed_bytes)

@@ -31,6 +31,7 @@ class Tiers:
         machine, model = self.machine(endpoint), None
         with suppress(NotFound):
             model = self._models.get(endpoint.workspace, endpoint.spec.model)
+            model = self._models.in_precision(model, endpoint.spec.precision)
         return estimated_tiers(machine, endpoint.spec.engine.max_num_seqs, self._speed(endpoint, machine, model))
 
     def _speed(self, endpoint: Endpoint, machine: MachineType, model: Model | None) -> UnitSpeed | None:

@@ -6,23 +6,21 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from app.control_plane.services.bounds import Bounds
+from app.control_plane.services.compression import Compression
 from app.control_plane.services.events import event
 from app.control_plane.services.idempotency import Proof, no_proof
-from app.control_plane.services.jobs import Jobs
+from app.control_plane.services.jobs import AGAIN, Jobs, require_no_topic
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models, new_version
 from app.core.errors import Conflict, InvalidField
 from app.core.findings import Facts
 from app.core.job_specs import JobOutcome, output_model_id
-from app.core.jobs import UNFINISHED, anew, tune_task
+from app.core.jobs import anew, tune_task
 from app.core.records import Job, Model, Record, Version
 from app.core.tuning_spec import TuningSpec
 from app.store.database import Registry
 from app.store.layout import HELD_MANIFEST, Manifest, job_object, read_manifest, version_prefix, write_manifest
 from app.store.object_store import ObjectMissing, ObjectStore
-
-AGAIN = ("stopped", "failed")
-"""States from which a job can go on."""
 
 
 class Base(NamedTuple):
@@ -43,6 +41,7 @@ class Tuning:
         jobs: Jobs,
         bounds: Bounds,
         machines: Machines,
+        compression: Compression,
         lock: threading.RLock,
         changed: Callable[[], None],
     ):
@@ -52,6 +51,7 @@ class Tuning:
         self._jobs = jobs
         self._bounds = bounds
         self._machines = machines
+        self._compression = compression
         self._lock = lock
         self._changed = changed
 
@@ -61,17 +61,12 @@ class Tuning:
         Raises NotFound, InvalidField for what the model or the catalogue does not allow, Conflict for a model that is
         not ready and for a name taken.
         """
-        if spec.notify is not None:
-            raise InvalidField(
-                "notify.topic names no topic of this workspace: there is none. What happens to a job is told by "
-                "GET /platform/v1/events?subject=JOB.",
-                "notify.topic",
-            )
+        require_no_topic(spec.notify)
         self._machines.look()  # not with the lock held
         machine = self._machines.for_job(spec.machine_type)
         with self._lock:
             base = self._base(workspace, spec)
-            self._require_name(workspace, spec.output_model_name)
+            self._models.require_new_name(workspace, spec.output_model_name)
             self._bounds.job(workspace)
             self._bounds.finished_model(workspace)
             task = {
@@ -105,17 +100,6 @@ class Tuning:
                 raise InvalidField(f"auto_quantize: {precision} cannot be made: {refusal}.", "auto_quantize")
         return Base(model, version)
 
-    def _require_name(self, workspace: str, name: str) -> None:
-        if self._is_taken(workspace, name):
-            raise Conflict(f"There is a model named {name} already.", "output_model_name")
-        for job in self._registry.find(Job, workspace=workspace, type="finetune", state=UNFINISHED):
-            if tune_task(job).spec.output_model_name == name:
-                raise Conflict(f"Job {job.id} is making a model named {name} already.", "output_model_name")
-
-    def _is_taken(self, workspace: str, name: str, but: str = "") -> bool:
-        others = (model for model in self._models.find(workspace) if model.id != but)
-        return any(model.name == name and model.state != "deleting" for model in others)
-
     def resume(self, workspace: str, job_id: str) -> Job:
         """Go on from the newest checkpoint. Raises NotFound, Conflict for one that goes on or is done."""
         return self._begin_again(workspace, job_id, finish=False)
@@ -140,6 +124,7 @@ class Tuning:
             if job.output_model is None:
                 job = job.model_copy(update={"output_model": output_model_id(job.id)})
                 self._registry.put(job, *self._made(job, outcome, manifest))
+        self._changed()
         return job
 
     def _held(self, job: Job) -> Manifest:
@@ -190,12 +175,12 @@ class Tuning:
         return {"output_model": output_model_id(job.id)}, self._made(job, outcome, manifest)
 
     def _made(self, job: Job, outcome: JobOutcome, manifest: Manifest) -> list[Record]:
-        """The model that lies published, with its version, and the events about it."""
+        """The model that lies published, with its version, the jobs that compress it, and the events about it."""
         task = tune_task(job)
         now = datetime.now(UTC)
         model_id = output_model_id(job.id)
         name = task.spec.output_model_name
-        if self._is_taken(job.workspace, name, but=model_id):  # since the job was made
+        if self._models.is_taken(job.workspace, name, but=model_id):  # since the job was made
             name = f"{name[:50]}-{job.id[-5:]}"
         model = Model(
             id=model_id,
@@ -213,9 +198,6 @@ class Tuning:
             size_bytes=manifest.total_bytes,
         )
         version = new_version(model_id, "BF16", manifest.digest, now)
-        wishes = [
-            event(job.workspace, job.id, "auto_quantize", f"{precision} of {name} ({model_id}) is wished for")
-            for precision in task.spec.auto_quantize
-        ]
+        wishes = self._compression.after_tuning(job, model, version, task.spec.auto_quantize, task.machine)
         created = event(job.workspace, model_id, "created", f"{name} was tuned from {job.model_name} by {job.id}")
         return [model, version, created, *wishes]

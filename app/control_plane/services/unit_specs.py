@@ -25,6 +25,8 @@ PLACEMENT = {"accelerator", "accelerator_count", "cpus", "resources", "labels", 
 """What of a machine type decides where a unit's process runs: with another value it is another process."""
 
 Weights = tuple[Version, Model]
+_Named = tuple[str, str, str, bool]
+"""Workspace, model and precision of a version, and whether it may have failed its quality gate."""
 
 log = logging.getLogger("ray.serve")
 
@@ -47,7 +49,7 @@ class UnitSpecs:
 
         In the order (units, problems, awaited), each by endpoint ID.
         """
-        known: dict[tuple[str, str, str], Weights | PlatformError] = {}  # many share a model: it is looked up once
+        known: dict[_Named, Weights | PlatformError] = {}  # many share a model: it is looked up once
         specs: dict[str, UnitSpec] = {}
         problems: dict[str, str] = {}
         awaited: dict[str, str] = {}
@@ -94,12 +96,15 @@ class UnitSpecs:
 
     def _weights(self, endpoint: Endpoint) -> Weights:
         spec = endpoint.spec
-        version = self._models.version(endpoint.workspace, spec.model, spec.precision)
-        return version, self._models.get(endpoint.workspace, version.model_id)
+        version = self._models.version(
+            endpoint.workspace, spec.model, spec.precision, accept_quality=spec.accept_quality
+        )
+        model = self._models.get(endpoint.workspace, version.model_id)
+        return version, self._models.in_precision(model, version.precision)
 
-    def _known_weights(self, endpoint: Endpoint, known: dict[tuple[str, str, str], Weights | PlatformError]) -> Weights:
+    def _known_weights(self, endpoint: Endpoint, known: dict[_Named, Weights | PlatformError]) -> Weights:
         spec = endpoint.spec
-        key = (endpoint.workspace, spec.model, spec.precision)
+        key = (endpoint.workspace, spec.model, spec.precision, spec.accept_quality)
         if key not in known:
             try:
                 known[key] = self._weights(endpoint)

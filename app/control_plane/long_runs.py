@@ -1,4 +1,4 @@
-"""The jobs that train, while they wait and run: which begin, which leave for an endpoint, which stop or hang."""
+"""The jobs that train or compress, while they wait and run: which begin, which leave for an endpoint, stop or hang."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,10 @@ from typing import Any
 
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.machines import Machines
+from app.core.compression_watch import compression_over_reason, feel_layers, layers_hang_reason
 from app.core.job_queue import RANK, JobQueue, Place, leaves, same_kind
 from app.core.job_specs import TRAINING, JobProgress
-from app.core.jobs import has_process, tune_task
+from app.core.jobs import has_process, quantize_task, tune_task
 from app.core.records import Endpoint, Job
 from app.core.specs import MachineType
 from app.core.tuning_watch import Pulse, auto_stop_reason, feel, hang_reason
@@ -18,14 +19,15 @@ from app.core.waiting import lacks_room
 from app.store.database import Registry
 
 LOOK_EVERY_S = 2.0
-"""How often trainings are looked at whose records do not change: each look asks Ray and the object store."""
+"""How often jobs are looked at whose records do not change: each look asks Ray and the object store."""
 SETTLED_S = 5.0
 """How old what the cluster tells of its nodes may be."""
 STOP_TIMEOUT = timedelta(minutes=10)
-"""How long a training that is asked to stop may take to its checkpoint; then it is ended, and the one before counts."""
+"""How long one that is asked to stop may take to its checkpoint, or layer; then it is ended, and the one before counts.
+"""
 
 
-class TuningRuns:
+class LongRuns:
     """One round is `begin`, then the jobs in the order that it gives; the job runner does the rest."""
 
     def __init__(
@@ -51,12 +53,13 @@ class TuningRuns:
         self._states: Mapping[str, str] = {}
         """Of the last round's jobs."""
         self._look_at = clock()
-        self._trains_since: dict[str, float] = {}
+        self._holds_since: dict[str, float] = {}
+        """Since when jobs have the machines that they need."""
         self._told: set[str] = set()
         """Those that are to stop, and know it."""
 
     def begin(self, jobs: Sequence[Job]) -> list[Job]:
-        """Begin a round with all unfinished jobs that train; returns them in order, or none while nothing is due."""
+        """Begin a round with all such jobs that are unfinished; returns them in order, or none while nothing is due."""
         if not jobs:
             return []
         states = {job.id: job.state for job in jobs}
@@ -64,7 +67,7 @@ class TuningRuns:
             return []
         self._states, self._look_at = states, self._clock() + LOOK_EVERY_S
         self._pulses = {job_id: pulse for job_id, pulse in self._pulses.items() if job_id in states}
-        self._trains_since = {job_id: at for job_id, at in self._trains_since.items() if job_id in states}
+        self._holds_since = {job_id: at for job_id, at in self._holds_since.items() if job_id in states}
         self._told = {job_id for job_id in self._told if states.get(job_id) == "stopping"}
         places = {job.id: _place(job) for job in jobs}
         self._machines.look()
@@ -82,17 +85,32 @@ class TuningRuns:
 
     def watch(self, job: Job, progress: JobProgress) -> str:
         """What is to be said of one that runs. Has it stop when its time is over."""
+        if job.type == "quantize":
+            return self._watch_compression(job, progress)
         trained = progress.training
         if trained is None or progress.phase != TRAINING:
             self._pulses.pop(job.id, None)
-            self._trains_since.pop(job.id, None)
+            self._holds_since.pop(job.id, None)
             return progress.phase
         if reason := auto_stop_reason(tune_task(job).spec.auto_stop_s, trained):
             self._ask(job, "auto_stop", reason)
         now_s = self._clock()
-        self._trains_since.setdefault(job.id, now_s)
+        self._holds_since.setdefault(job.id, now_s)
         pulse = self._pulses[job.id] = feel(self._pulses.get(job.id), trained, now_s)
         return hang_reason(pulse, trained, now_s)
+
+    def _watch_compression(self, job: Job, progress: JobProgress) -> str:
+        """Ray begins its process where its machine is free, so it has that from then on."""
+        now_s = self._clock()
+        self._holds_since.setdefault(job.id, now_s)
+        if reason := compression_over_reason(quantize_task(job).spec.auto_stop_s, job.started_at, self._now()):
+            self._ask(job, "auto_stop", reason)
+        told = progress.compression
+        if told is None:
+            self._pulses.pop(job.id, None)
+            return progress.phase
+        pulse = self._pulses[job.id] = feel_layers(self._pulses.get(job.id), told, now_s)
+        return layers_hang_reason(pulse, told, now_s) or told.phase
 
     def is_to_be_ended(self, job: Job) -> bool:
         """Whether one that is to stop, which is told so here, has had its time."""
@@ -104,7 +122,7 @@ class TuningRuns:
 
     def _holds(self, job: Job) -> bool:
         """Whether it has its machines for long enough that what is told to be free is free without them."""
-        since_s = self._trains_since.get(job.id)
+        since_s = self._holds_since.get(job.id)
         return since_s is not None and self._clock() >= since_s + SETTLED_S
 
     def _short(self) -> dict[str, MachineType]:
@@ -130,6 +148,8 @@ class TuningRuns:
 
 
 def _place(job: Job) -> Place:
+    if job.type == "quantize":
+        return Place(job.id, quantize_task(job).machine, 1)
     task = tune_task(job)
     spec = task.spec
     place = Place(job.id, task.machine, spec.instances, RANK[spec.priority], spec.preemptible)
