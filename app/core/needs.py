@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.core.findings import Facts
+from app.core.servable import Scaled, Shape, shape_of
 from app.core.specs import EndpointSpec, Precision
 
 _BF16_BYTES = 2
@@ -17,26 +18,34 @@ _NAMES_ROUND = 0.9
 class Needs:
     """Lower bounds, in bytes; None for what is not known, and then nothing is refused for it."""
 
-    precision: Precision
+    shape: Shape
     weights_bytes: int | None = None
     kv_bytes: int | None = None
     """KV cache of one request of full length."""
-    scaled_by: str | None = None
-    """See Facts.scaled_by."""
     kv_cache_bytes: int | None = None
     """The KV cache that the endpoint asks for; None: what its machine type gives."""
 
 
-def needs_of(spec: EndpointSpec, facts: Facts, stored_bytes: int = 0, parameters_b: float | None = None) -> Needs:
+def needs_of(
+    spec: EndpointSpec,
+    facts: Facts,
+    stored_bytes: int = 0,
+    parameters_b: float | None = None,
+    recipe: Scaled | None = None,
+    compressed_bytes: int | None = None,
+) -> Needs:
     """Of an endpoint's units: by what its model's validation found out, else by what its files take.
 
-    `stored_bytes`: of its files, 0 while there are none; `parameters_b`: the base model's size in billions.
+    `stored_bytes`: of its files, 0 while there are none; `parameters_b`: the base model's size in billions; `recipe`
+    and `compressed_bytes`: how its version was made of the model's weights, and what that one's weights take.
     """
+    weights_bytes = compressed_bytes
+    if recipe is None or compressed_bytes is None:
+        weights_bytes = _weights(spec.precision, facts, stored_bytes, parameters_b)
     return Needs(
-        precision=spec.precision,
-        weights_bytes=_weights(spec.precision, facts, stored_bytes, parameters_b),
+        shape=shape_of(spec.precision, facts, recipe),
+        weights_bytes=weights_bytes,
         kv_bytes=_kv(facts, spec.max_model_len),
-        scaled_by=facts.scaled_by,
         kv_cache_bytes=spec.engine.kv_cache_bytes,
     )
 
