@@ -41,7 +41,7 @@ SHAPES = {
     "bf16": Shape("BF16"),
     "sq": Shape("SmoothQuant-W8A8", scaled_by="channel", activations="int8"),
     "awq-64": Shape("AWQ-W4A16", scaled_by="group", group_size=64),
-    "awq-96": Shape("AWQ-W4A16", scaled_by="group", group_size=96),
+    "awq-80": Shape("AWQ-W4A16", scaled_by="group", group_size=80),
     "fp8-block": Shape("W8A8_FP8", scaled_by="block", block=(128, 128), activations="fp8"),
     "fp8-channel": Shape("W8A8_FP8", scaled_by="channel", activations="fp8"),
     "fp8-tensor": Shape("W8A8_FP8", scaled_by="tensor", activations="fp8"),
@@ -55,7 +55,7 @@ SERVED = {
     "bf16":        ["+", "+", "+", "+", "+", "+", "+", "+"],
     "sq":          ["+", "+", "-", "+", "+", "+", "+", "-"],
     "awq-64":      ["+", "+", "-", "+", "+", "+", "+", "+"],
-    "awq-96":      ["-", "-", "-", "-", "-", "-", "-", "-"],
+    "awq-80":      ["-", "-", "-", "-", "-", "-", "-", "-"],
     "fp8-block":   ["8", "-", "-", "-", "-", "8", "8", "8"],
     "fp8-channel": ["-", "-", "-", "-", "-", "+", "+", "+"],
     "fp8-tensor":  ["-", "-", "-", "-", "-", "+", "+", "+"],
@@ -103,12 +103,12 @@ def test_what_is_not_known_is_not_refused_there(precision: Precision, machine: M
             "multiple of 32 outputs",
         ),
         (
-            replace(SHAPES["awq-96"], group_size=128, linear=SMOLLM), AMX,
+            replace(SHAPES["awq-80"], group_size=128, linear=SMOLLM), AMX,
             "precision AWQ-W4A16 in groups of 128 needs inputs that are multiples of it; q_proj has 576 inputs and "
             "576 outputs",
         ),
         (
-            replace(SHAPES["awq-96"], group_size=96, linear=layers(o_proj=(96, 96))), H100,
+            replace(SHAPES["awq-80"], group_size=96, linear=layers(o_proj=(96, 96))), H100,
             "precision AWQ-W4A16 in groups of 96 is served by no card; groups may be of 32, 64, 128, 256",
         ),
         (
