@@ -1,4 +1,4 @@
-"""Which precisions vLLM serves on which kind of accelerator, as far as that is certain."""
+"""Which precisions vLLM serves on which kind of card, as far as that is certain; the rest is in servable.py."""
 
 from app.core.specs import Precision
 
@@ -11,7 +11,7 @@ COMPUTE_CAPABILITY = {
 }  # fmt: skip
 """NVIDIA's compute capability times ten, by Ray's names of accelerators."""
 _NEEDS: dict[Precision, tuple[int, int, str]] = {
-    "SmoothQuant-W8A8": (75, 999, "Turing or newer, such as T4, A100 or H100"),
+    "SmoothQuant-W8A8": (75, 99, "Turing to Hopper, such as T4, A100 or H100"),  # no int8 kernels from Blackwell on
     "AWQ-W4A16": (75, 999, "Turing or newer, such as T4, A100 or H100"),
     "W8A8_FP8": (89, 999, "Ada, Hopper or newer, such as L4, L40S or H100"),
     "W4A8": (90, 90, "Hopper, such as H100 or H200"),
@@ -19,21 +19,14 @@ _NEEDS: dict[Precision, tuple[int, int, str]] = {
 """Precision -> the first and the last compute capability that serves it, and both in words; the rest goes anywhere."""
 
 
-def precision_problem(
-    precision: Precision, accelerator: str | None, cards: int, scaled_by: str | None = None
-) -> str | None:
-    """Why this precision cannot be served there, or None; of cards of an unknown kind nothing is said.
+def precision_problem(precision: Precision, accelerator: str | None, cards: int) -> str | None:
+    """Why this precision cannot be served on cards of this kind, or None; of an unknown kind nothing is said.
 
-    `accelerator` is Ray's name, None for a CPU (`cards` 0) or for any card; `scaled_by`: what of the weights has one
-    scale ("tensor", "channel", "group" or "block"), None where that is not known.
+    `accelerator` is Ray's name, None for a CPU (`cards` 0), of which nothing is said either, or for any card. What
+    else decides is in servable.py.
     """
-    if not cards:
-        if precision == "W8A8_FP8" and scaled_by not in (None, "block"):
-            blocks = "a CPU serves it in blocks only"
-            return f"precision W8A8_FP8 with one scale per {scaled_by} needs an accelerator; {blocks}"
-        return None
     capability = COMPUTE_CAPABILITY.get(accelerator or "")
-    if capability is None or precision not in _NEEDS:
+    if not cards or capability is None or precision not in _NEEDS:
         return None
     first, last, words = _NEEDS[precision]
     if first <= capability <= last:

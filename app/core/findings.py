@@ -74,6 +74,21 @@ class Finding(BaseModel):
     fix: str
 
 
+class LinearLayer(BaseModel):
+    """Linear layers of one name and one shape."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """The last part of it, such as q_proj."""
+    rows: int
+    """Outputs."""
+    columns: int
+    """Inputs."""
+    count: int = 1
+    """How many there are."""
+
+
 class Facts(BaseModel):
     """What the headers and configs say of sound weights; None where they do not say."""
 
@@ -91,6 +106,20 @@ class Facts(BaseModel):
     """The largest window of those layers."""
     scaled_by: str | None = None
     """What of quantized weights has one scale: "tensor", "channel", "group" or "block"."""
+    group_size: int | None = None
+    """Inputs of a group that has one scale."""
+    block: tuple[int, int] | None = None
+    """Outputs and inputs of a block that has one scale."""
+    activations: str | None = None
+    """As what quantized layers take their inputs in: "int8" or "fp8"; None: in 16 bits, or not known."""
+    linear: tuple[LinearLayer, ...] = ()
+    """The linear layers of plain weights but for the last, lm_head; of quantized ones those that are quantized."""
+    experts: bool | None = None
+    """Whether it is a mixture of experts, and of quantized weights whether those are quantized."""
+    heads: int | None = None
+    """Of attention."""
+    head_dim: int | None = None
+    """The width of one; None for latent attention, which has several."""
     vocabulary: int | None = None
     chat_template: bool | None = None
     """Whether the tokenizer has one: without it weights can be tuned, but cannot chat."""

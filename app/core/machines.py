@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from app.core.accelerators import precision_problem
 from app.core.needs import Needs
+from app.core.servable import mode_problem
 from app.core.specs import DeploymentMode, MachineType
 
 CARD_SHARE = 0.92
@@ -27,19 +27,16 @@ class Fit:
 
 def fit(needs: Needs, machine: MachineType) -> Fit:
     """Whether a unit can run there, if such a machine is free; for one that is not, units wait."""
-    reasons = []
-    if machine.precisions is not None:
-        if needs.precision not in machine.precisions:
-            allowed = ", ".join(machine.precisions) or "none"
-            reasons.append(f"precision {needs.precision} is not served on {machine.name}; it serves: {allowed}")
-    elif problem := precision_problem(needs.precision, machine.accelerator, machine.accelerator_count, needs.scaled_by):
-        reasons.append(problem)
     ways = sorted(machine.modes, key=lambda mode: mode.machines)  # stable: the first of equal ones stays first
+    unserved = {mode: mode_problem(needs.shape, machine, mode) for mode in ways}
     short = {mode: _memory_problem(needs, machine, mode) for mode in ways}
-    mode = next((mode for mode in ways if short[mode] is None), None)
-    if mode is None:
-        reasons.append(str(short[ways[-1]]))
-    return Fit(tuple(reasons), mode)
+    mode = next((mode for mode in ways if unserved[mode] is None and short[mode] is None), None)
+    if mode is not None:
+        return Fit(mode=mode)
+    served = [mode for mode in ways if unserved[mode] is None]
+    largest = (served or ways)[-1]
+    reasons = (unserved[ways[0]] if not served else None, short[largest])
+    return Fit(tuple(reason for reason in reasons if reason))
 
 
 def choose(

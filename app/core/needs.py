@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from app.core.findings import Facts
+from app.core.servable import Shape, shape_of
 from app.core.specs import SHORTEST_TOKENS, USUAL_LENGTH_TOKENS, EndpointSpec, Precision
 
 _BF16_BYTES = 2
@@ -17,12 +18,10 @@ _NAMES_ROUND = 0.9
 class Needs:
     """Lower bounds, in bytes; None for what is not known, and then nothing is refused for it."""
 
-    precision: Precision
+    shape: Shape
     weights_bytes: int | None = None
     kv_bytes: int | None = None
     """KV cache of one request of full length."""
-    scaled_by: str | None = None
-    """See Facts.scaled_by."""
     kv_cache_bytes: int | None = None
     """The KV cache that the endpoint asks for; None: what its machine type gives."""
 
@@ -47,10 +46,9 @@ def needs_of(
     `usual_tokens`: the base model's usual length.
     """
     return Needs(
-        precision=spec.precision,
+        shape=shape_of(spec.precision, facts),
         weights_bytes=_weights(spec.precision, facts, stored_bytes, parameters_b),
         kv_bytes=_kv(facts, length_tokens(spec.max_model_len, facts, usual_tokens)),
-        scaled_by=facts.scaled_by,
         kv_cache_bytes=spec.engine.kv_cache_bytes,
     )
 

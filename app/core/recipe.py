@@ -19,6 +19,8 @@ class Recipe(BaseModel):
     block: tuple[int, int] | None = None
     scaled_by: Literal["channel", "group", "block", "tensor"]
     """What of the weights has one scale."""
+    activations: Literal["int8", "fp8"] | None = None
+    """What they are turned into, token by token, while the model is served; None: they stay as they are."""
     keep: tuple[str, ...] = ()
     """Full names of the layers kept in high precision."""
     calibration_samples: int

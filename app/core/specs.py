@@ -139,6 +139,10 @@ class MachineType(Spec):
     """Of one card; None: not known, so nothing is refused for want of it."""
     cpus: Annotated[float, Field(ge=0, le=4096)] = 0.25
     """Logical CPUs for placement only; the engine's threads are set apart from it."""
+    amx: bool | None = None
+    """Whether its CPUs have Intel's matrix instructions, without which no FP8 is served on a CPU; None: as the machine
+    has that the control plane runs on.
+    """
     memory_bytes: Annotated[int, Field(ge=1, le=MAX_BYTES)] | None = None
     """Main memory a unit may take; None: not known, as on one machine, where it is what the node has free."""
     step: Annotated[int, Field(ge=1, le=64)] = 1

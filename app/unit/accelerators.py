@@ -1,8 +1,12 @@
-"""How busy NVIDIA cards are and what is used on them, asked of the driver's own library (NVML) where there is one."""
+"""What this machine computes with: its CPU's instructions, and its NVIDIA cards, how busy they are and what is used.
+
+Cards are asked about by the driver's own library (NVML), where there is one.
+"""
 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -25,6 +29,19 @@ def driver_version(library: Any = None) -> str | None:
     if nvml is None or nvml.nvmlSystemGetDriverVersion(told, ctypes.c_uint(_VERSION_BYTES)):
         return None
     return told.value.decode(errors="replace") or None
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Whether this machine's CPU has Intel's matrix instructions, as the kernel lets programs use them.
+
+    None where the kernel does not tell.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return None
+    flags = next((line.split() for line in lines if line.startswith(("flags", "Features"))), None)
+    return None if flags is None else "amx_tile" in flags
 
 
 class _Utilization(ctypes.Structure):

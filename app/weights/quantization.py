@@ -35,8 +35,20 @@ class Scheme:
     """What has one scale: "tensor", "channel", "group" or "block"; None where several may."""
     group: Shape = ()
     """(columns) of a group, (rows, columns) of a block."""
+    activations: str | None = None
+    """"int8" or "fp8"; None: in 16 bits."""
     ignored: frozenset[str] | None = None
     """Modules that stay as they are, when the config names them all; then every other linear one is quantized."""
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What decides where such weights can be served, by the names that Facts has for it."""
+        return {
+            "scaled_by": self.strategy,
+            "group_size": self.group[0] if self.strategy == "group" else None,
+            "block": (self.group[0], self.group[1]) if self.strategy == "block" else None,
+            "activations": self.activations,
+        }
 
     def scale_shapes(self, weight: Shape) -> set[Shape] | None:
         """The shapes that the scale of a weight of this shape may have; None where nothing is known."""
@@ -87,6 +99,7 @@ def _compressed_tensors(config: dict[str, Any]) -> Scheme:
         required=tuple(required),
         strategy=strategy if len(groups) == 1 else None,
         group=group,
+        activations={("int", 8): "int8", ("float", 8): "fp8"}.get(kind[2:]),
         ignored=_ignored(groups, config.get("ignore") or []),
     )
 
@@ -145,6 +158,7 @@ def _fp8(config: dict[str, Any]) -> Scheme:
         required=("weight_scale_inv" if block else "weight_scale", *(["input_scale"] if static else [])),
         strategy="block" if block else None,
         group=tuple(_positive(size) for size in block) if block else (),
+        activations="fp8",
     )
 
 

@@ -26,6 +26,7 @@ from app.weights.folder_contents import (
     sort_files,
 )
 from app.weights.generation_checks import check_chat_template, check_generation
+from app.weights.linear_layers import has_experts, heads_of, linear_layers
 from app.weights.memory import check_memory, kv_bytes, kv_bytes_per_token, kv_windows
 from app.weights.model_config import ConfigRefused
 from app.weights.patches import check_patch
@@ -108,7 +109,7 @@ class _Validation:
         if fields is not None and config is not None:
             architecture = self._architecture(config, fields["architectures"][0])
         if scheme is not None:
-            self.facts = self.facts.model_copy(update={"scaled_by": scheme.strategy})
+            self.facts = self.facts.model_copy(update=scheme.facts)
         weights_bytes = self._check_weights(contents, architecture, scheme, sure=fields is not None)
         if config is not None:
             self._check_memory(config, architecture, weights_bytes, scheme, machines)
@@ -150,6 +151,7 @@ class _Validation:
         text = config.get_text_config()
         length = getattr(text, "max_position_embeddings", None)
         window_bytes, window_tokens = kv_windows(config)
+        heads, head_dim = heads_of(config)
         self.facts = Facts(
             architecture=class_name,
             parameters=architecture.parameters,
@@ -158,6 +160,8 @@ class _Validation:
             kv_window_bytes_per_token=window_bytes,
             kv_window_tokens=window_tokens,
             vocabulary=text.vocab_size,
+            heads=heads,
+            head_dim=head_dim,
         )
         return architecture
 
@@ -165,6 +169,7 @@ class _Validation:
         self, contents: Contents, architecture: Architecture | None, scheme: Scheme | None, *, sure: bool
     ) -> int:
         """`sure` means that config.json could be read, so that what it does not say counts."""
+        checkpoint = None
         if contents.safetensors:
             checkpoint = read_checkpoint(self._folder, contents, self._findings)
             weights_bytes = checkpoint.weights_bytes
@@ -173,6 +178,10 @@ class _Validation:
         else:
             weights_bytes = check_pickled(self._folder, contents, self._findings)
         self.facts = self.facts.model_copy(update={"weights_bytes": weights_bytes})
+        if architecture is not None and (scheme is None or scheme.known):
+            linear = linear_layers(architecture, checkpoint, scheme)
+            experts = has_experts(architecture, checkpoint, scheme)
+            self.facts = self.facts.model_copy(update={"linear": linear, "experts": experts})
         return weights_bytes
 
     def _compare(self, checkpoint: Checkpoint, architecture: Architecture | None, scheme: Scheme | None) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.core.accelerators import precision_problem
 from app.core.findings import Facts
 from app.core.machines import choose, driver_problem, fit, memory_bytes
 from app.core.needs import Needs, length_tokens, needs_of
+from app.core.servable import Shape
 from app.core.specs import CPU_SMALL, GPU_1, DeploymentMode, EndpointSpec, MachineType, Precision
 
 GIB = 1 << 30
@@ -28,40 +28,8 @@ SMALL = CPU_SMALL.model_copy(update={"memory_bytes": 4 * GIB})
 
 def needs(precision: Precision = "BF16", weights_gib: float | None = None, **fields: Any) -> Needs:
     weights = None if weights_gib is None else int(weights_gib * GIB)
-    return Needs(precision, weights_bytes=weights, **fields)
-
-
-@pytest.mark.parametrize(
-    ("precision", "accelerator", "cards", "scaled_by", "served"),
-    [
-        ("BF16", None, 0, None, True),
-        ("SmoothQuant-W8A8", None, 0, "channel", True),
-        ("AWQ-W4A16", None, 0, "group", True),
-        ("W4A8", None, 0, "group", True),
-        ("W8A8_FP8", None, 0, "block", True),
-        ("W8A8_FP8", None, 0, None, True),  # not known, so not refused
-        ("W8A8_FP8", None, 0, "channel", False),
-        ("W8A8_FP8", None, 0, "tensor", False),
-        ("W8A8_FP8", "A100", 1, "channel", False),
-        ("W8A8_FP8", "L4", 1, "channel", True),
-        ("W8A8_FP8", "L40S", 1, "block", True),
-        ("W8A8_FP8", "H100", 8, "tensor", True),
-        ("W8A8_FP8", "B200", 1, None, True),
-        ("W4A8", "L40S", 1, None, False),
-        ("W4A8", "H200", 1, None, True),
-        ("W4A8", "B200", 1, None, False),
-        ("AWQ-W4A16", "V100", 1, None, False),
-        ("AWQ-W4A16", "T4", 1, None, True),
-        ("SmoothQuant-W8A8", "V100", 1, None, False),
-        ("BF16", "V100", 1, None, True),
-        ("W4A8", None, 1, None, True),  # any card
-        ("W4A8", "Some-New-Card", 1, None, True),
-    ],
-)
-def test_precisions_by_kind(
-    precision: Precision, accelerator: str | None, cards: int, scaled_by: str | None, served: bool
-):
-    assert (precision_problem(precision, accelerator, cards, scaled_by) is None) is served
+    shape = {name: fields.pop(name) for name in ("scaled_by", "group_size", "block", "heads") if name in fields}
+    return Needs(Shape(precision, **shape), weights_bytes=weights, **fields)
 
 
 def test_a_missing_accelerator_is_named():
@@ -196,7 +164,9 @@ def of(facts: Facts, stored: int = 0, parameters_b: float | None = None, **field
 def test_needs_come_from_what_validation_found():
     facts = Facts(weights_bytes=4_000, parameters=1_000, kv_bytes_per_token=10, scaled_by="block")
     found = of(facts, 9_999, max_model_len=100)
-    assert found == Needs("BF16", weights_bytes=2_000, kv_bytes=1_000, scaled_by="block")  # 32-bit files, 16-bit units
+    assert found == Needs(
+        Shape("BF16", scaled_by="block"), weights_bytes=2_000, kv_bytes=1_000
+    )  # 32-bit files, 16-bit units
     assert of(facts, precision="W8A8_FP8").weights_bytes == 4_000
 
 
@@ -222,3 +192,14 @@ def test_without_facts_files_and_the_name_tell():
     assert of(Facts(), 28_000_000_000, 7).weights_bytes == int(7e9 * 2 * 0.9)  # 32 bits in the files
     assert of(Facts(), 0, 7, precision="AWQ-W4A16").weights_bytes == int(7e9 * 0.5 * 0.9)
     assert of(Facts(), 4_000_000_000, 7, precision="AWQ-W4A16").weights_bytes == 4_000_000_000
+
+
+def test_a_unit_takes_a_mode_in_which_it_can_be_served():
+    two = MachineType(
+        name="two", accelerator="L4", accelerator_count=2, accelerator_memory_bytes=24 * GIB,
+        modes=(DeploymentMode(tensor_parallel_size=2), DeploymentMode(pipeline_parallel_size=2)),
+    )  # fmt: skip
+    assert fit(needs(heads=8), two).mode == two.modes[0]
+    assert fit(needs(heads=9), two).mode == two.modes[1]
+    only = two.model_copy(update={"modes": two.modes[:1]})
+    assert fit(needs(heads=9), only).reasons == ("its 9 attention heads cannot be spread over 2 cards",)

@@ -13,6 +13,7 @@ from app.core.job_specs import MachineMemory
 from app.core.machines import Fit, choose, fit, memory_bytes
 from app.core.needs import Needs, length_tokens, needs_of
 from app.core.records import Endpoint, Model, Workspace
+from app.core.servable import Shape
 from app.core.slots import Slots, slots
 from app.core.specs import (
     DEFAULT_MACHINE_TYPE,
@@ -26,6 +27,7 @@ from app.core.steps import scale_problem
 from app.core.waiting import Room
 from app.core.wishes import Machine
 from app.store.database import Registry
+from app.unit.accelerators import has_amx
 
 ROOMS_KEPT_S = 2.0
 """How old the answer about the cluster's nodes may be."""
@@ -47,11 +49,17 @@ class Machines:
         declared: Iterable[MachineType],
         rooms: Callable[[], Sequence[Room]],
         clock: Callable[[], float] = time.monotonic,
+        amx: bool | None = None,
     ):
-        """`rooms`: the cluster's nodes; may raise while the cluster does not tell."""
+        """`rooms`: the cluster's nodes; may raise while the cluster does not tell.
+
+        `amx`: whether CPUs have AMX of which the config does not say so; None: as this machine's.
+        """
         self._registry = registry
         self._catalog = catalog
-        self._types = MACHINE_TYPES | {machine.name: machine for machine in declared}
+        types = MACHINE_TYPES | {machine.name: machine for machine in declared}
+        usual = has_amx() if amx is None else amx
+        self._types = {name: _with_amx(machine, usual) for name, machine in types.items()}
         self._rooms = rooms
         self._clock = clock
         self._asking = threading.Lock()
@@ -140,7 +148,7 @@ class Machines:
     def needs(self, spec: EndpointSpec, model: Model | None) -> Needs:
         """What the units of an endpoint need, as far as its model tells."""
         if model is None:
-            return Needs(spec.precision, kv_cache_bytes=spec.engine.kv_cache_bytes)
+            return Needs(Shape(spec.precision), kv_cache_bytes=spec.engine.kv_cache_bytes)
         entry = self._catalog.find(model.base_model)
         if entry is None:
             return needs_of(spec, model.facts, model.size_bytes)
@@ -256,3 +264,10 @@ def _held(endpoint: Endpoint, machine: MachineType) -> int:
     """Units of a type that an endpoint may take as it is."""
     holds = endpoint.machine_type == machine.name and endpoint.state not in HOLDS_NOTHING
     return endpoint.spec.scale.max_units if holds else 0
+
+
+def _with_amx(machine: MachineType, amx: bool | None) -> MachineType:
+    """Where its config does not say: cards need none."""
+    if machine.accelerator_count or machine.amx is not None:
+        return machine
+    return machine.model_copy(update={"amx": amx})
