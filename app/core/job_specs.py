@@ -5,10 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from app.core.compression_spec import QuantizeSpec
 from app.core.findings import Facts, Finding
 from app.core.model_specs import Source
+from app.core.quality import QualityCard
+from app.core.recipe import Recipe
 from app.core.specs import MachineType, Precision
-from app.core.tuning_spec import TuningSpec
+from app.core.tuning_spec import Quantized, TuningSpec
 
 
 class MachineMemory(BaseModel):
@@ -68,6 +71,27 @@ class TuneTask(_Task):
         return output_model_id(self.job_id)
 
 
+class QuantizeTask(_Task):
+    """Make a version in another precision of a model, `model_id`."""
+
+    type: Literal["quantize"] = "quantize"
+    precision: Quantized
+    """That of the version to be made."""
+    base_precision: Precision = "BF16"
+    prefix: str
+    """Where the weights that it begins with are published."""
+    spec: QuantizeSpec
+    machine: MachineType
+    """Where it runs."""
+    targets: tuple[MachineType, ...] = ()
+    """Where the version is to be servable."""
+
+    @property
+    def output_model_id(self) -> str:
+        """The model whose version it makes: its own, or a new one."""
+        return self.model_id if self.spec.output_model_name is None else output_model_id(self.job_id)
+
+
 def output_model_id(job_id: str) -> str:
     """The ID of the model that a job makes: known before there is one, and never another's."""
     return f"m-{job_id.removeprefix('job-')}"
@@ -78,7 +102,7 @@ def job_of_model(model_id: str) -> str:
     return f"job-{model_id.removeprefix('m-')}"
 
 
-AnyTask = ValidateTask | UploadTask | TuneTask
+AnyTask = ValidateTask | UploadTask | TuneTask | QuantizeTask
 Task = Annotated[AnyTask, Field(discriminator="type")]
 TASK: TypeAdapter[AnyTask] = TypeAdapter(Task)
 
@@ -94,12 +118,16 @@ class JobProgress(BaseModel):
     training: "TrainingProgress | None" = None
     """Of a job that trains, from its first iteration on; while `phase` is another than "training", an attempt's before.
     """
+    compression: "CompressionProgress | None" = None
+    """Of a job that compresses, from its first layer on."""
 
     @property
     def fraction(self) -> float:
         """From 0 to 1."""
         if self.training:
             return self.training.fraction
+        if self.compression:
+            return self.compression.fraction
         return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 0.0
 
 
@@ -144,6 +172,35 @@ class TrainingProgress(BaseModel):
         return {name: float(value) for name, value in told.items() if math.isfinite(value)}
 
 
+class CompressionProgress(BaseModel):
+    """How far a compression is, and how fast."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: int
+    """The last one done, from 1; 0 before it."""
+    layers: int
+    phase: str
+    """What is done to the layer that is next, or after the last one."""
+    s_per_layer: float | None = None
+    """The usual time of one; None while that is not known."""
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.layer / self.layers) if self.layers else 1.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Until the last layer; None while the time of one is not known."""
+        return None if self.s_per_layer is None else max(0, self.layers - self.layer) * self.s_per_layer
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures that people watch; those that are not known are left out."""
+        told = {"layer": float(self.layer), "layers": float(self.layers), "s_per_layer": self.s_per_layer}
+        return {name: value for name, value in told.items() if value is not None and math.isfinite(value)}
+
+
 class JobOutcome(BaseModel):
     """How a job ended; written once, last of all."""
 
@@ -151,7 +208,7 @@ class JobOutcome(BaseModel):
 
     ok: bool
     stopped: bool = False
-    """TuneTask: it was asked to stop, and did, at a checkpoint."""
+    """It was asked to stop, and did: TuneTask at a checkpoint, QuantizeTask after a layer."""
     reason: str = ""
     findings: tuple[Finding, ...] = ()
     facts: Facts | None = None
@@ -159,10 +216,16 @@ class JobOutcome(BaseModel):
     """ValidateTask: the fingerprint of the folder that was looked at."""
     read_bytes: int = 0
     prefix: str | None = None
-    """UploadTask, TuneTask: where the version is published."""
+    """UploadTask, TuneTask, QuantizeTask: where the version is published."""
     digest: str | None = None
     size_bytes: int = 0
     metrics: dict[str, float] = {}
-    """TuneTask: the last figures."""
+    """TuneTask, QuantizeTask: the last figures."""
     sample: str = ""
     """TuneTask: what the new model answered to the dataset's first question, cut short."""
+    quality: QualityCard | None = None
+    """QuantizeTask: what it has cost."""
+    quality_failures: tuple[str, ...] = ()
+    """QuantizeTask: where the gate was not passed, in sentences; the version is published all the same."""
+    recipe: Recipe | None = None
+    """QuantizeTask: how it was made."""

@@ -9,6 +9,8 @@ from app.core.capabilities import Origin
 from app.core.findings import Facts, Finding
 from app.core.key_limits import NO_LIMITS, KeyLimits
 from app.core.model_specs import ModelSpec
+from app.core.quality import QualityCard
+from app.core.recipe import Recipe
 from app.core.specs import DEFAULT_MACHINE_TYPE, EndpointSpec, Precision
 from app.core.wakes import Stage
 
@@ -77,6 +79,14 @@ class Version(Record):
     """Hash of its manifest: another digest means other weights, so another revision."""
     state: VersionState
     reason: str = ""
+    job_id: str | None = None
+    """The job that makes it or has made it; None for weights that were brought."""
+    recipe: Recipe | None = None
+    """How it was compressed."""
+    quality: QualityCard | None = None
+    """What that has cost."""
+    quality_failures: tuple[str, ...] = ()
+    """Where it did not pass the gate; such a version is `failed_quality`."""
 
 
 class Endpoint(Record):

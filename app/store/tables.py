@@ -125,6 +125,10 @@ TABLES: Mapping[type[Record], Table] = {
         _text("digest"),
         _text("state"),
         _text("reason"),
+        _text("job_id", optional=True),
+        _document("recipe"),
+        _document("quality"),
+        _document("quality_failures"),
         UniqueConstraint("model_id", "precision"),
     ),
     Endpoint: _table(
