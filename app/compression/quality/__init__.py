@@ -1,0 +1,1 @@
+"""Measuring a compressed version beside the original."""
