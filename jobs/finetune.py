@@ -4,7 +4,6 @@ SPEC is what the control plane has written, or a TuningSpec as a JSON file of on
 under an ID that follows from the file, and the platform finds it there.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,20 +14,18 @@ from pydantic import ValidationError
 
 from app.core.errors import BadRequest, PlatformError, without_paths
 from app.core.field_errors import field_error
-from app.core.findings import Finding, finding
+from app.core.findings import finding
 from app.core.job_specs import TASK, AnyTask, JobOutcome, TuneTask
 from app.core.model_specs import Source
-from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES
 from app.core.tuning_card import model_card
 from app.core.tuning_spec import TrainingPlan, TuningSpec, plan, sample_length
 from app.settings import Settings
-from app.store.fetching import fetch_file, fetch_version
+from app.store.fetching import fetch_version
 from app.store.folders import RefusedEntry, SourceChanged
 from app.store.layout import (
     HELD_MANIFEST,
     MANIFEST,
     Manifest,
-    find_manifests,
     job_object,
     put_files,
     put_folder,
@@ -37,7 +34,6 @@ from app.store.layout import (
 )
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_target
-from app.store.sources import open_file
 from app.tuning.data.problems import DataProblems
 from app.tuning.data.reading import read_conversations
 from app.tuning.data.sample_file import SampleFile, write_samples
@@ -46,8 +42,9 @@ from app.tuning.inputs import Input
 from app.tuning.reporter import Reporter
 from app.tuning.run import Run, Train
 from app.tuning.training import train
+from jobs.datasets import data_failure, fetch_dataset
 from jobs.validate import verdict_on
-from jobs.workspace import Workspace, failed, main
+from jobs.workspace import Workspace, failed, job_id_of, main, named_base, named_machine, output_problem
 
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
@@ -64,14 +61,14 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
         return done
     reporter = Reporter(workspace.settings, task.job_id)
     try:
-        if wrong := _output_problem(workspace, task):
+        if wrong := output_problem(workspace, task.spec.output, overwrite=task.spec.overwrite):
             return failed(wrong)
-        data, data_sha256 = _fetch_dataset(workspace, task)
+        data, data_sha256 = fetch_dataset(workspace, task.spec.dataset)
         base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))  # wrong data cost no more
         samples = _prepare(workspace, task, base, data)
         planned = plan(task.spec, len(samples), _longest(base))
     except DataProblems as found:
-        return _data_failure(found)
+        return data_failure(found)
     except (RefusedEntry, SourceChanged, StoreError) as refused:
         fix = "Name one plain file that the platform can read and nobody writes to."
         return failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
@@ -151,14 +148,6 @@ def _fetch_base(workspace: Workspace, task: TuneTask, wanted: Callable[[str], bo
     return fetch_version(workspace.store, task.prefix, workspace.scratch / "base", told, wanted)
 
 
-def _fetch_dataset(workspace: Workspace, task: TuneTask) -> tuple[Path, str]:
-    """The file, on this node, and its sha256."""
-    workspace.progress("fetching the dataset")
-    folder, file = open_file(task.spec.dataset, workspace.settings)
-    path = workspace.scratch / f"dataset{Path(file.name).suffix.lower()}"
-    return path, fetch_file(folder, file, path)
-
-
 def _prepare(workspace: Workspace, task: TuneTask, base: Path, data: Path) -> SampleFile:
     """The dataset's conversations as tokens, made anew by each attempt: the same file gives the same ones."""
     workspace.progress("reading the dataset")
@@ -227,38 +216,6 @@ def _release(workspace: Workspace, task: TuneTask) -> None:
         store.delete(stored.name)
 
 
-def _output_problem(workspace: Workspace, task: TuneTask) -> Finding | None:
-    """Why the folder that people named cannot be written to; asked once, for then our own files are there."""
-    if task.spec.output is None:
-        return None
-    mark = job_object(task.job_id, "output-checked")
-    if next(workspace.store.list(mark), None) is not None:
-        return None
-    there = next(open_target(task.spec.output.uri, workspace.settings).list(""), None)
-    if there is not None and not task.spec.overwrite:
-        return finding("output_not_empty", "Empty it, or say overwrite: true.", file=there.name)
-    workspace.store.write(mark, b"")
-    return None
-
-
-def _data_failure(found: DataProblems) -> JobOutcome:
-    """What is wrong with the dataset, each with its line."""
-    findings = tuple(
-        finding(
-            "dataset_wrong",
-            problem.fix,
-            found=", ".join(
-                part for part in (f"{problem.unit} {problem.line}" if problem.line else "", problem.column) if part
-            ),
-            expected=problem.cause,
-        )
-        for problem in found.problems
-    )
-    first = str(found.problems[0])
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    return JobOutcome(ok=False, reason=f"The dataset cannot be used: {first}{more}", findings=findings)
-
-
 def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
     """What SPEC says: a task, or a TuningSpec of somebody's own. Raises ValueError that says what is wrong with it."""
     try:
@@ -267,20 +224,14 @@ def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
         spec = TuningSpec.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(field_error(error).message) from None
-    versions = [manifest for manifest in find_manifests(store) if manifest.precision == "BF16"]
-    base = next((one for one in versions if spec.model in (one.model_id, one.name)), None)
-    if base is None:
-        raise ValueError("model names no unquantized model in the object store")
-    machine = MACHINE_TYPES.get(spec.machine_type or DEFAULT_MACHINE_TYPE)
-    if machine is None:
-        raise ValueError(f"machine_type is unknown here; allowed: {', '.join(sorted(MACHINE_TYPES))}")
+    base = named_base(store, spec.model)
     return TuneTask(
-        job_id=f"job-{hashlib.sha256(text).hexdigest()[:20]}",  # the same file again goes on where it was
+        job_id=job_id_of(text),
         model_id=base.model_id,
         base_model=base.base_model,
         prefix=base.prefix,
         spec=spec,
-        machine=machine,
+        machine=named_machine(spec.machine_type),
     )
 
 

@@ -2,7 +2,7 @@
 
 from app.catalog.catalog import Catalog
 from app.core.findings import finding
-from app.core.job_specs import JobOutcome, ValidateTask
+from app.core.job_specs import JobOutcome, QuantizeTask, ValidateTask
 from app.core.model_specs import Source
 from app.store.folders import RefusedEntry, fingerprint
 from app.store.layout import read_manifest
@@ -34,6 +34,8 @@ def verdict_on(source: Source, workspace: Workspace) -> JobOutcome:
     if entry is None:
         fix = "Choose a base model of the catalogue, or ask the operator to add this one."
         return failed(finding("template_selection_error", fix, found=task.base_model))
+    if isinstance(task, QuantizeTask):  # which of these may be brought from elsewhere is another question
+        entry = entry.model_copy(update={"upload_precisions": (task.precision,)})
     report = validate_warm(
         workspace.settings.run_dir,
         ValidationTask(source=source, entry=entry, precision=task.precision, machines=workspace.machines),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import json
 import logging
 import shutil
@@ -14,12 +15,23 @@ from pathlib import Path
 import psutil
 
 from app.core.errors import PlatformError, without_paths
-from app.core.findings import Finding
-from app.core.job_specs import TASK, AnyTask, JobOutcome, JobProgress, MachineMemory, TrainingProgress, TuneTask
+from app.core.findings import Finding, finding
+from app.core.job_specs import (
+    TASK,
+    AnyTask,
+    JobOutcome,
+    JobProgress,
+    MachineMemory,
+    QuantizeTask,
+    TrainingProgress,
+    TuneTask,
+)
+from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, MachineType
+from app.core.tuning_spec import Target
 from app.settings import Settings
-from app.store.layout import JOB_PROGRESS, job_object
+from app.store.layout import JOB_PROGRESS, Manifest, find_manifests, job_object
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
-from app.store.objects import open_store
+from app.store.objects import open_store, open_target
 
 PROGRESS_PERIOD_S = 1.0
 SCRATCH_KEPT_S = 24 * 3600.0
@@ -69,7 +81,8 @@ class Workspace:
 
     def finish(self, outcome: JobOutcome) -> None:
         """Write how it ended: the last thing a job does."""
-        shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
+        if not (outcome.stopped and isinstance(self.task, QuantizeTask)):  # whose layers lie nowhere else
+            shutil.rmtree(self.settings.home / "tmp" / self.task.job_id, ignore_errors=True)
         # First, for the log is kept as soon as the outcome is there.
         told = outcome.model_dump(mode="json", exclude_defaults=True, exclude={"sample"})  # which may repeat data
         print(json.dumps(told, ensure_ascii=False), flush=True)
@@ -88,6 +101,42 @@ def sweep_scratch(settings: Settings) -> None:
 def failed(wrong: Finding) -> JobOutcome:
     """The outcome of a job that found just this."""
     return JobOutcome(ok=False, reason=wrong.message, findings=(wrong,))
+
+
+def output_problem(workspace: Workspace, output: Target | None, *, overwrite: bool) -> Finding | None:
+    """Why the folder that people named cannot be written to; asked once, for then our own files are there."""
+    if output is None:
+        return None
+    mark = job_object(workspace.task.job_id, "output-checked")
+    if next(workspace.store.list(mark), None) is not None:
+        return None
+    there = next(open_target(output.uri, workspace.settings).list(""), None)
+    if there is not None and not overwrite:
+        return finding("output_not_empty", "Empty it, or say overwrite: true.", file=there.name)
+    workspace.store.write(mark, b"")
+    return None
+
+
+def named_base(store: ObjectStore, model: str) -> Manifest:
+    """The unquantized version of a model, by its ID or name. Raises ValueError."""
+    versions = [manifest for manifest in find_manifests(store) if manifest.precision == "BF16"]
+    base = next((one for one in versions if model in (one.model_id, one.name)), None)
+    if base is None:
+        raise ValueError("model names no unquantized model in the object store")
+    return base
+
+
+def named_machine(machine_type: str | None) -> MachineType:
+    """Of those that there are without a serve config. Raises ValueError."""
+    machine = MACHINE_TYPES.get(machine_type or DEFAULT_MACHINE_TYPE)
+    if machine is None:
+        raise ValueError(f"machine_type is unknown here; allowed: {', '.join(sorted(MACHINE_TYPES))}")
+    return machine
+
+
+def job_id_of(text: bytes) -> str:
+    """Of a job that somebody runs by a file of their own: the same file again goes on where it was."""
+    return f"job-{hashlib.sha256(text).hexdigest()[:20]}"
 
 
 def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:

@@ -34,6 +34,9 @@ MESSAGES = {
     "chat_template_missing": "The tokenizer has no chat template, so chat calls would fail.",
     "chat_template_broken": "The chat template cannot render a sample conversation.",
     "code_refused": "The folder contains code, or asks for code to be run; neither is ever loaded.",
+    "compression_failed": "The compression came to no result.",
+    "compression_impossible": "The values of the job do not go with the model.",
+    "compression_memory_short": "The compression takes more memory than the machine has for it.",
     "dataset_unreadable": "The dataset cannot be read.",
     "dataset_wrong": "The dataset is not in one of the formats that can be trained on.",
     "disk_short": "There is no room on the node's disk to convert these weights.",
@@ -51,6 +54,7 @@ MESSAGES = {
     "source_changed": "The source changed while it was being read.",
     "source_unreadable": "The source cannot be read.",
     "training_failed": "The training came to no result.",
+    "version_exists": "The model has a version of this precision already.",
     "vocabulary_mismatch": "The tokenizer's vocabulary does not fit the embedding.",
 }
 """Code -> message. Both are stable: people and programs match on them."""

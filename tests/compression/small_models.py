@@ -1,58 +1,83 @@
-"""A small model that has learnt something, and versions of it that are quantized by hand, well or badly."""
+"""Tiny models, recipes for them, and samples of random tokens."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import transformers
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from app.compression.quality import held_out
-from tests.weights.quantized_folders import compressed
-from tests.weights.sound_folders import FAMILIES, SIZES, edit_json, write_tokenizer
+from app.compression.checkpoint import Checkpoint
+from app.compression.quantizing import quantize
+from app.core.compression_spec import CompressionWish
+from app.core.job_specs import CompressionProgress
+from app.core.recipe import Recipe, choose_recipe, linear_layers
+from tests.weights.sound_folders import SIZES, write_tokenizer
 
-STEPS, ROWS, LENGTH = 150, 8, 96
-WEIGHTS = "model.safetensors"
+WHOLE: dict[str, Any] = {
+    "hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+}  # fmt: skip
+"""All widths are multiples of 128."""
+LENGTH = 48
 
 
-def write_trained(folder: Path) -> None:
-    """A llama of two layers that has read the held-out texts, so that it matters what becomes of its weights."""
-    torch.manual_seed(1)
-    config = transformers.LlamaConfig(**{**SIZES, **FAMILIES["llama-64"][2]})
-    model = transformers.LlamaForCausalLM(config)
-    folder.mkdir(parents=True)
+def write_llama(folder: Path, **differs: object) -> Path:
+    """With outliers in some channels, as real models have them."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**(SIZES | WHOLE | {"initializer_range": 0.1} | differs))
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.input_layernorm.weight[:4] *= 8
+            layer.post_attention_layernorm.weight[4:8] *= 6
+    model.save_pretrained(folder)
     write_tokenizer(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    ids = torch.tensor(tokenizer("".join(held_out.texts()), add_special_tokens=False)["input_ids"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(STEPS):
-        starts = torch.randint(0, len(ids) - LENGTH, (ROWS,))
-        batch = torch.stack([ids[start : start + LENGTH] for start in starts.tolist()])
-        optimizer.zero_grad()
-        model(input_ids=batch, labels=batch).loss.backward()
-        optimizer.step()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
 
 
-def write_int8(source: Path, target: Path, change: Callable[[str, torch.Tensor], torch.Tensor] | None = None) -> None:
-    """Weights in int8 with one scale per row, inputs in int8 with one scale per token, as compressed-tensors lays them.
+def random_samples(count: int, length: int = LENGTH) -> list[list[int]]:
+    torch.manual_seed(1)
+    return torch.randint(0, 250, (count, length)).tolist()
 
-    `change` may spoil scales, by the name of the layer.
-    """
-    target.mkdir(parents=True)
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-    tensors = load_file(target / WEIGHTS)
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        weight = tensors.pop(name).float()
-        scale = (weight.abs().amax(dim=1, keepdim=True) / 127.5).to(torch.bfloat16)
-        layer = name.removesuffix(".weight")
-        tensors[name] = (weight / scale.float()).round().clamp(-128, 127).to(torch.int8)
-        tensors[f"{layer}.weight_scale"] = change(layer, scale) if change else scale
-    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
-    scheme = compressed(
-        {"type": "int", "num_bits": 8, "strategy": "channel"},
-        {"type": "int", "num_bits": 8, "strategy": "token", "dynamic": True, "symmetric": True},
-        "int-quantized",
-    )
-    edit_json(target / "config.json", lambda config: config.update(quantization_config=scheme))
+
+def recipe_for(folder: Path, precision: str, samples: int = 6, length: int = LENGTH, **wish: Any) -> Recipe:
+    fields = {"precision": precision, "calibration_samples": samples, "calibration_length": length} | wish
+    return choose_recipe(CompressionWish.model_validate(fields), linear_layers(Checkpoint(folder).shapes), ())
+
+
+def run(source: Path, output: Path, precision: str, samples: int = 6, **wish: Any) -> list[CompressionProgress]:
+    """Quantize; what was told."""
+    told: list[CompressionProgress] = []
+
+    def tell(progress: CompressionProgress) -> bool:
+        told.append(progress)
+        return False
+
+    recipe = recipe_for(source, precision, samples, **wish)
+    quantize(source, output, recipe, random_samples(samples) if recipe.needs_calibration else [], tell)
+    return told
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    return found
+
+
+def logits(folder: Path, samples: list[list[int]]) -> torch.Tensor:
+    """Of a model as transformers loads it, quantized or not, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor(samples)).logits.float()
+    return found
+
+
+def divergence(original: Path, quantized: Path) -> float:
+    """Mean KL of next-token distributions over random samples, in nats."""
+    samples = random_samples(4)
+    before, after = (torch.log_softmax(logits(folder, samples), -1) for folder in (original, quantized))
+    return float((before.exp() * (before - after)).sum(-1).mean())

@@ -12,7 +12,7 @@ from app.compression.quality.measuring import Sample, measure
 from app.compression.quality.stopping import Stopped
 from app.core.quality import QualityCard, default_gate, failures
 from tests.compression import plain_figures
-from tests.compression.small_models import write_int8, write_trained
+from tests.compression.trained_models import write_int8, write_trained
 
 GATE = default_gate("SmoothQuant-W8A8")
 SAMPLE = Sample(texts=4, questions=3, answer_tokens=12, items=4)

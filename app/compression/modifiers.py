@@ -1,0 +1,18 @@
+"""A recipe as llm-compressor's modifiers, in the order in which they act on a layer."""
+
+from typing import Any
+
+from llmcompressor.modifiers.quantization import QuantizationModifier
+from llmcompressor.modifiers.transform.awq import AWQModifier
+from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
+
+from app.compression.schemes import scheme_of
+from app.core.recipe import Recipe
+
+
+def modifiers(recipe: Recipe) -> list[Any]:
+    """Moves the range of activations into the weights first, in the way of the precision, then rounds the weights."""
+    rounding = QuantizationModifier(config_groups={"group_0": scheme_of(recipe)}, ignore=list(recipe.keep))
+    if recipe.precision == "SmoothQuant-W8A8":
+        return [SmoothQuantModifier(smoothing_strength=recipe.migration_strength), rounding]
+    return [AWQModifier(), rounding]

@@ -1,0 +1,304 @@
+"""Make a smaller, faster version of a model, and say what it has cost: python -m jobs.quantize --spec SPEC
+
+SPEC is what the control plane has written, or a QuantizeSpec as a JSON file of one's own: then the result is published
+under an ID that follows from the file, and the platform finds it there.
+"""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import ValidationError
+
+from app.catalog.catalog import Catalog
+from app.compression.calibration import calibration_samples
+from app.compression.checkpoint import WeightsUnusable
+from app.compression.quality.stopping import Stopped as MeasuringStopped
+from app.compression.quantizing import Stopped, quantize
+from app.compression.reporter import Reporter
+from app.compression.shipped import shipped_conversations
+from app.core.compression_memory import memory_problem, predict_peak_bytes
+from app.core.compression_spec import QuantizeSpec
+from app.core.errors import BadRequest, without_paths
+from app.core.field_errors import field_error
+from app.core.findings import finding
+from app.core.job_specs import TASK, AnyTask, JobOutcome, QuantizeTask
+from app.core.model_specs import Source
+from app.core.quality import QualityCard, failures, gate_of
+from app.core.recipe import Recipe, choose_recipe, linear_layers
+from app.settings import Settings
+from app.store.fetching import fetch_version
+from app.store.folders import RefusedEntry, SourceChanged, StoreFolder
+from app.store.layout import (
+    HELD_MANIFEST,
+    MANIFEST,
+    Manifest,
+    job_object,
+    put_files,
+    put_folder,
+    read_manifest,
+    version_prefix,
+    write_manifest,
+)
+from app.store.object_store import ObjectMissing, ObjectStore
+from app.store.objects import open_target
+from app.tuning.data.problems import DataProblems
+from app.tuning.data.reading import read_conversations
+from app.tuning.data.tokenizer import TokenizerUnusable, load_tokenizer
+from app.weights.quantization import LOW_DTYPES
+from app.weights.safetensors_headers import Header, HeaderError, fetch_header, parse_header
+from jobs.datasets import data_failure, fetch_dataset
+from jobs.validate import verdict_on
+from jobs.workspace import Workspace, failed, job_id_of, main, named_base, named_machine, output_problem
+
+RESULT = "result.json"
+"""The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
+CONFIG, RECIPE = "config.json", "recipe.json"
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
+"""Files of the original, and what is said of it: the version has its own."""
+
+Measure = Callable[[Path, Path, Callable[[str], bool]], QualityCard]
+"""What the second folder's model has lost of the first one's; the callable hears what is done, and says if to stop."""
+
+
+def measured(original: Path, quantized: Path, tell: Callable[[str], bool]) -> QualityCard:
+    """The real measure."""
+    from app.compression.quality.measuring import measure  # noqa: PLC0415 (seconds)
+
+    return measure(original, quantized, tell)
+
+
+def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
+    """Fetch, choose, quantize, check, measure, publish: files first, the manifest last.
+
+    What an attempt before did on this node stays done, layer by layer; on another node it begins anew.
+    """
+    task = workspace.task
+    assert isinstance(task, QuantizeTask)
+    if (done := _done(workspace)) is not None:
+        return done
+    reporter = Reporter(workspace.store, task.job_id)
+    try:
+        if wrong := output_problem(workspace, task.spec.output, overwrite=task.spec.overwrite):
+            return failed(wrong)
+        if refused := _refused(workspace, task):
+            return refused
+        base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))
+        config = json.loads((base / CONFIG).read_bytes())
+        headers = _headers(workspace, task)
+        if refused := _quantized_already(config, headers):
+            return refused
+        tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        recipe = choose_recipe(task.spec, linear_layers(shapes), task.targets, _longest(config))
+        print("\n".join(["the recipe:", *recipe.told()]), flush=True)
+        predicted_bytes = predict_peak_bytes(
+            task.precision,
+            config,
+            {name: tensor.end - tensor.start for name, tensor in tensors.items()},
+            recipe.calibration_samples,
+            recipe.calibration_length,
+        )
+        print(f"predicted peak of memory: {predicted_bytes >> 20} MiB", flush=True)
+        if problem := memory_problem(predicted_bytes, _free_bytes(task), task.machine.name):
+            return failed(finding("compression_memory_short", problem))
+        samples = _samples(workspace, task, base, recipe)
+    except DataProblems as found:
+        return data_failure(found)
+    except (RefusedEntry, SourceChanged) as unreadable:
+        fix = "Name one plain file that the platform can read and nobody writes to."
+        return failed(finding("dataset_unreadable", fix, found=without_paths(str(unreadable))))
+    except TokenizerUnusable as unusable:
+        return failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
+    except HeaderError as damaged:
+        return failed(finding("weights_unloadable", "Upload the model again.", found=damaged))
+    except BadRequest as wrong_value:
+        return failed(finding("compression_impossible", "Change it, and make another job.", found=wrong_value))
+    if reporter.should_stop():
+        return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first layer", recipe=recipe)
+
+    base = _fetch_base(workspace, task, lambda name: True)
+    output = workspace.scratch / "output"
+    try:
+        quantize(base, output, recipe, samples, reporter.hear)
+    except Stopped as stopped:
+        last = stopped.progress
+        told = f"it stopped after layer {last.layer} of {last.layers}; another attempt on this node goes on there"
+        return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics, recipe=recipe)
+    except WeightsUnusable as unusable:
+        return failed(finding("compression_failed", "Choose another precision.", found=unusable))
+    metrics = {**_metrics(reporter), "predicted_peak_bytes": float(predicted_bytes)}
+    print(f"peak of memory: {int(metrics['peak_bytes']) >> 20} MiB", flush=True)
+
+    reporter.phase("checking the result")
+    _complete(base, output, recipe)
+    outcome = verdict_on(Source(uri=output.resolve().as_uri()), workspace)
+    outcome = outcome.model_copy(update={"metrics": metrics, "recipe": recipe})
+    if not outcome.ok:
+        return outcome
+    try:
+        card = measure(base, output, reporter.phase)
+    except MeasuringStopped:
+        return _stopped_late(outcome)
+    reporter.phase("publishing")
+    lost = failures(card, gate_of(task.precision, task.spec.gate))
+    return _publish(workspace, task, output, outcome.model_copy(update={"quality": card, "quality_failures": lost}))
+
+
+def _done(workspace: Workspace) -> JobOutcome | None:
+    """The outcome, if an earlier attempt was only kept from telling it."""
+    try:
+        outcome = JobOutcome.model_validate_json(workspace.store.read(job_object(workspace.task.job_id, RESULT)))
+    except ObjectMissing:
+        return None
+    _release(workspace)
+    return outcome
+
+
+def _refused(workspace: Workspace, task: QuantizeTask) -> JobOutcome | None:
+    """Before anything is read: a version that exists, a base model that may not be compressed so."""
+    if read_manifest(workspace.store, version_prefix(task.output_model_id, task.precision)) is not None:
+        return failed(finding("version_exists", "Remove that version, or name a new model.", found=task.precision))
+    return None
+
+
+def _quantized_already(config: Mapping[str, Any], headers: list[Header]) -> JobOutcome | None:
+    low = next(
+        (name for header in headers for name, tensor in header.tensors.items() if tensor.dtype in LOW_DTYPES), None
+    )
+    if "quantization_config" not in config and low is None:
+        return None
+    fix = "Quantize the unquantized version of the model: each rounding adds to the one before."
+    return failed(finding("quantization_config_extra", fix, tensor=low))
+
+
+def _headers(workspace: Workspace, task: QuantizeTask) -> list[Header]:
+    """Of all files of weights, by a few ranges of bytes each. Raises HeaderError."""
+    workspace.progress("looking at the weights")
+    folder, found = StoreFolder(workspace.store, task.prefix), []
+    for file in folder.files():
+        if file.name.endswith(".safetensors"):
+            raw = fetch_header(partial(folder.read, file), file.size_bytes)
+            header = parse_header(raw, file.size_bytes - 8 - len(raw))
+            if header.problems:
+                raise HeaderError(f"{file.name} {header.problems[0].text}")
+            found.append(header)
+    return found
+
+
+def _free_bytes(task: QuantizeTask) -> int:
+    """What this node has free, and no more than a machine of its type has."""
+    free_bytes = int(psutil.virtual_memory().available) + _peak_bytes()
+    return min(free_bytes, task.machine.memory_bytes or free_bytes)
+
+
+def _samples(workspace: Workspace, task: QuantizeTask, base: Path, recipe: Recipe) -> list[list[int]]:
+    if not recipe.needs_calibration:
+        return []
+    workspace.progress("preparing the calibration")
+    tokenizer = load_tokenizer(base)
+    wanted = (recipe.calibration_samples, recipe.calibration_length)
+    if task.spec.calibration is None:
+        return calibration_samples(shipped_conversations(), tokenizer, *wanted)
+    path, _ = fetch_dataset(workspace, task.spec.calibration)
+    conversations = read_conversations(path, task.spec.calibration.format, scratch=workspace.scratch)
+    return calibration_samples(conversations, tokenizer, *wanted)
+
+
+def _fetch_base(workspace: Workspace, task: QuantizeTask, wanted: Callable[[str], bool]) -> Path:
+    told = partial(workspace.progress, "fetching the weights")
+    return fetch_version(workspace.store, task.prefix, workspace.scratch / "base", told, wanted)
+
+
+def _longest(config: Mapping[str, Any]) -> int | None:
+    """The most tokens that the model takes, as its config.json says."""
+    longest = config.get("text_config", config).get("max_position_embeddings")
+    return longest if isinstance(longest, int) else None
+
+
+def _peak_bytes() -> int:
+    """Of this process up to now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _metrics(reporter: Reporter) -> dict[str, float]:
+    return {**(reporter.last.metrics if reporter.last else {}), "peak_bytes": float(_peak_bytes())}
+
+
+def _stopped_late(outcome: JobOutcome) -> JobOutcome:
+    told = "it stopped when all layers were done; another attempt on this node goes on there"
+    return outcome.model_copy(update={"ok": False, "stopped": True, "reason": told})
+
+
+def _complete(base: Path, output: Path, recipe: Recipe) -> None:
+    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were."""
+    for path in sorted(path for path in base.rglob("*") if path.is_file()):
+        name = path.relative_to(base)
+        if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, output / name)
+    (output / RECIPE).write_text(recipe.model_dump_json(indent=1, exclude_none=True), "utf-8")
+
+
+def _publish(workspace: Workspace, task: QuantizeTask, output: Path, outcome: JobOutcome) -> JobOutcome:
+    """All files, then what was found of them, then the manifest: each step may be the last of an attempt."""
+    if task.spec.output:
+        put_files(open_target(task.spec.output.uri, workspace.settings), "", output)
+    base = read_manifest(workspace.store, task.prefix)
+    manifest = put_folder(
+        workspace.store,
+        output,
+        model_id=task.output_model_id,
+        name=task.spec.output_model_name or (base.name if base else task.spec.model),
+        base_model=task.base_model,
+        precision=task.precision,
+    )
+    where = {"prefix": manifest.prefix, "digest": manifest.digest, "size_bytes": manifest.total_bytes}
+    outcome = outcome.model_copy(update=where)
+    workspace.store.write(job_object(task.job_id, HELD_MANIFEST), manifest.model_dump_json().encode())
+    workspace.store.write(job_object(task.job_id, RESULT), outcome.model_dump_json().encode())
+    _release(workspace)
+    return outcome
+
+
+def _release(workspace: Workspace) -> None:
+    held = workspace.store.read(job_object(workspace.task.job_id, HELD_MANIFEST))
+    write_manifest(workspace.store, Manifest.model_validate_json(held))
+
+
+def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
+    """What SPEC says: a task, or a QuantizeSpec of somebody's own. Raises ValueError that says what is wrong."""
+    try:
+        if b'"job_id"' in text:
+            return TASK.validate_json(text)
+        spec = QuantizeSpec.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(field_error(error).message) from None
+    base, machine = named_base(store, spec.model), named_machine(spec.machine_type)
+    entry = Catalog.load(settings.catalog_file).find(base.base_model)
+    if entry is None or spec.precision not in entry.compress:
+        offered = ", ".join(entry.compress) if entry else ""
+        raise ValueError(
+            f"precision is {spec.precision}, which is not offered for {base.base_model}; offered: {offered or 'none'}"
+        )
+    return QuantizeTask(
+        job_id=job_id_of(text),
+        model_id=base.model_id,
+        base_model=base.base_model,
+        precision=spec.precision,
+        prefix=base.prefix,
+        spec=spec,
+        machine=machine,
+        targets=(machine,),
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TQDM_DISABLE", "1")  # before llm-compressor is imported: a log has no use for bars
+    main(compress, read_task)
