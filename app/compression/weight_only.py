@@ -37,14 +37,15 @@ class WeightOnly:
                 kept.append(name)
         return made, kept
 
-    @torch.no_grad()
     def _turned(self, name: str) -> dict[str, torch.Tensor]:
         weight = self._source.load([name])[name]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module = initialize_quantized_linear(weight, self._scheme, device)
-        calibrate_weight(module)
+        with torch.no_grad():
+            calibrate_weight(module)
         compressor = BaseCompressor.get_value_from_registry(self._scheme.format.value)
-        found: dict[str, torch.Tensor] = compressor.compress(get_direct_state_dict(module), self._scheme)
+        with torch.no_grad():
+            found: dict[str, torch.Tensor] = compressor.compress(get_direct_state_dict(module), self._scheme)
         return {last: tensor.cpu() for last, tensor in found.items() if tensor is not None}
 
 

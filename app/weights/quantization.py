@@ -9,6 +9,7 @@ from app.weights.safetensors_headers import Shape
 LOW_DTYPES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "I32"})
 """In which no plain weight lies."""
 
+_ACTIVATIONS: dict[tuple[object, ...], str] = {("int", 8): "int8", ("float", 8): "fp8"}
 _PRECISIONS: dict[tuple[object, ...], Precision] = {
     # type and bits of weights, type and bits of activations
     ("float", 8, "float", 8): "W8A8_FP8",
@@ -99,7 +100,7 @@ def _compressed_tensors(config: dict[str, Any]) -> Scheme:
         required=tuple(required),
         strategy=strategy if len(groups) == 1 else None,
         group=group,
-        activations={("int", 8): "int8", ("float", 8): "fp8"}.get(kind[2:]),
+        activations=_ACTIVATIONS.get(kind[2:]),
         ignored=_ignored(groups, config.get("ignore") or []),
     )
 

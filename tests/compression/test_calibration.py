@@ -25,7 +25,7 @@ def test_the_shipped_texts_are_the_same_each_time_and_of_many_kinds():
     texts = [turn.content for conversation in first for turn in conversation]
     assert all(checked_text(text, "content") for text in texts)
     everything = "\n".join(texts)
-    for mark in ("suspension bridge", "绿茶", "Windmühle", "rosiers", "rebaño", "провода", "忘れ物", "빵집", "الماء", "छत"):
+    for mark in ("suspension bridge", "绿茶", "Windmühle", "rosiers", "rebaño", "провода", "忘れ物", "빵집", "الماء"):
         assert mark in everything
     for mark in ("def merge", "pthread_mutex_lock", "SELECT c.id", "impl Iterator", "set -euo pipefail"):
         assert mark in everything
@@ -56,4 +56,3 @@ def test_too_few_conversations_give_fewer_samples_and_none_is_an_error(tokenizer
     assert 0 < len(calibration_samples(few, tokenizer, 100, 64)) < 10
     with pytest.raises(DataProblems, match="one sample takes 4096"):
         calibration_samples(few, tokenizer, 1, 4096)
-

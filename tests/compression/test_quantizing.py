@@ -116,9 +116,12 @@ def test_what_was_made_by_another_recipe_or_of_other_samples_is_made_anew(base: 
         with pytest.raises(Stopped):
             quantize(base, tmp_path / "new", recipe, random_samples(samples), stopping(after=1))
         told: list[int] = []
-        quantize(
-            base, tmp_path / "new", recipe, random_samples(samples), lambda progress: bool(told.append(progress.layer))
-        )
+
+        def tell(progress: CompressionProgress, told: list[int] = told) -> bool:
+            told.append(progress.layer)
+            return False
+
+        quantize(base, tmp_path / "new", recipe, random_samples(samples), tell)
         assert told == [1, 2]
 
 

@@ -216,9 +216,7 @@ def test_killed_in_the_middle_it_has_published_nothing_and_ends_well_the_next_ti
     settings = Settings(home=tmp_path / "home")
     store = open_store(settings)
     write_llama(tmp_path / "base", num_hidden_layers=8)
-    publish_folder(
-        store, tmp_path / "base", model_id="m-base", name="base", base_model="Tiny-Llama", precision="BF16"
-    )
+    publish_folder(store, tmp_path / "base", model_id="m-base", name="base", base_model="Tiny-Llama", precision="BF16")
     spec = QuantizeSpec.model_validate_json(json.dumps(SPEC | {"precision": "AWQ-W4A16", "calibration_samples": 24}))
     task = QuantizeTask(
         job_id="job-1", model_id="m-base", base_model="Tiny-Llama", prefix=version_prefix("m-base", "BF16"),

@@ -28,23 +28,23 @@ class Scorer:
         self._device = device
         self._model: Any = loaded.to(device).eval()
 
-    @torch.inference_mode()
     def logits(self, ids: Ids) -> torch.Tensor:
         """(tokens, vocabulary), in fp32: after each token, what comes next."""
-        found: torch.Tensor = self._model(input_ids=self._batch(ids), use_cache=False).logits[0]
+        with torch.inference_mode():
+            found: torch.Tensor = self._model(input_ids=self._batch(ids), use_cache=False).logits[0]
         return found.float()
 
     def log_probabilities(self, ids: Ids) -> torch.Tensor:
         """The logits, normalized."""
         return torch.log_softmax(self.logits(ids), dim=-1)
 
-    @torch.inference_mode()
     def answer(self, prompt: Ids, tokens: int, ends: set[int]) -> Ids:
         """The likeliest token, and so on, `tokens` times or up to one that ends the answer."""
         said: Ids = []
         given, past = prompt, None
         while len(said) < tokens and not (said and said[-1] in ends):
-            output = self._model(input_ids=self._batch(given), past_key_values=past, use_cache=True)
+            with torch.inference_mode():
+                output = self._model(input_ids=self._batch(given), past_key_values=past, use_cache=True)
             said.append(int(output.logits[0, -1].float().argmax()))
             given, past = said[-1:], output.past_key_values
         return said
