@@ -1,23 +1,26 @@
 """How a model is compressed: every value, and why it is what it is. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from app.core.accelerators import precision_problem
 from app.core.compression_spec import CompressionWish
 from app.core.errors import InvalidField
+from app.core.findings import LinearLayer
+from app.core.servable import Shape, servable
 from app.core.specs import MachineType
 from app.core.tuning_spec import Quantized
 
-Shape = tuple[int, int]
-"""Rows (what comes out) and columns (what goes in) of a linear layer."""
+Layers = Mapping[str, tuple[int, int]]
+"""Linear layers by their full names: rows (what comes out) and columns (what goes in)."""
 ScaledBy = Literal["channel", "group", "block", "tensor"]
 Activations = Literal["int8", "fp8"]
 
 GROUP_SIZES = (128, 64, 32)
-"""In this order: the larger, the fewer scales; engines serve all three, with FP8 activations the first alone."""
+"""In this order: the larger, the fewer scales."""
 BLOCK = (128, 128)
 """Rows and columns, as DeepSeek's FP8 has them and as every engine's kernels expect them."""
 _EMBEDDINGS = ("embed", "wte", "wpe")
@@ -27,8 +30,6 @@ _ROUTERS = ("gate", "router", "shared_expert_gate", "wg")
 _TOWERS = ("vision_tower", "vision_model", "visual", "multi_modal_projector", "audio_tower", "embed_vision")
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Layers that engines make one of: all or none of them are quantized."""
-_ROW_PARALLEL = ("o_proj", "down_proj", "w2", "out_proj", "dense_4h_to_h", "c_proj")
-"""Whose columns are spread over cards."""
 
 
 class Recipe(BaseModel):
@@ -64,9 +65,9 @@ class Recipe(BaseModel):
         return [f"{name}: {value} ({self.origins.get(name, 'given')})" for name, value in values.items()]
 
 
-def linear_layers(tensors: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+def linear_layers(tensors: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int]]:
     """The linear layers among tensors of a checkpoint, given by names and shapes: matrices that are no embeddings."""
-    found: dict[str, Shape] = {}
+    found: dict[str, tuple[int, int]] = {}
     for name, shape in tensors.items():
         layer, _, last = name.rpartition(".")
         if last == "weight" and len(shape) == 2 and not any(part in _last(layer) for part in _EMBEDDINGS):
@@ -76,7 +77,7 @@ def linear_layers(tensors: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
 
 def choose_recipe(
     spec: CompressionWish,
-    layers: Mapping[str, Shape],
+    layers: Layers,
     targets: Sequence[MachineType],
     longest_tokens: int | None = None,
 ) -> Recipe:
@@ -90,45 +91,21 @@ def choose_recipe(
     quantized = {name: shape for name, shape in layers.items() if name not in set(keep)}
     if not quantized:
         raise InvalidField("recipe.keep leaves no layer to quantize; name fewer of them.", "recipe.keep")
-    machines = _serving(spec.precision, targets)
     values: dict[str, Any] = {"precision": spec.precision, "keep": keep, "migration_strength": spec.strength}
     told = "given" if spec.migration_strength is not None else "default"
     origins["migration_strength"] = told if spec.strength is not None else "not of this precision"
-    match spec.precision:
-        case "SmoothQuant-W8A8":
-            values |= {"scaled_by": "channel", "activations": "int8"}
-            origins["scaled_by"] = "one scale for each row, as int8 kernels take it"
-        case "W8A8_FP8":
-            values["activations"] = "fp8"
-            values["scaled_by"], origins["scaled_by"] = _layout(spec.recipe.fp8_layout, quantized, machines)
-            values["block"] = BLOCK if values["scaled_by"] == "block" else None
-            origins["block"] = "what kernels expect" if values["block"] else "not scaled by block"
-        case "AWQ-W4A16" | "W4A8":
-            values["scaled_by"], origins["scaled_by"] = "group", "4 bits need a scale for every few weights"
-            if spec.precision == "W4A8":
-                values["activations"], origins["activations"] = _activations(machines)
-            sizes = GROUP_SIZES[:1] if values.get("activations") == "fp8" else GROUP_SIZES
-            values["group_size"], origins["group_size"] = _group_size(
-                spec.recipe.group_size, sizes, quantized, machines
-            )
-    if spec.recipe.group_size is not None and values["scaled_by"] != "group":
-        raise InvalidField(
-            f"recipe.group_size is {spec.recipe.group_size}, but {spec.precision} has no groups: leave it out.",
-            "recipe.group_size",
-        )
-    if spec.recipe.fp8_layout != "auto" and spec.precision != "W8A8_FP8":
-        raise InvalidField(
-            f"recipe.fp8_layout is {spec.recipe.fp8_layout}, but only W8A8_FP8 has one, and precision is "
-            f"{spec.precision}: leave it out.",
-            "recipe.fp8_layout",
-        )
+    form, why = _chosen(spec, quantized, targets)
+    values |= {"scaled_by": form.scaled_by, "activations": form.activations}
+    values |= {"group_size": form.group_size, "block": form.block}
+    origins[{"group": "group_size", "block": "block"}.get(form.scaled_by, "scaled_by")] = why
+    origins.setdefault("scaled_by", why if spec.precision == "W8A8_FP8" else "what the precision says")
     origins.setdefault("group_size", "not scaled by group")
     origins.setdefault("block", "not scaled by block")
     origins.setdefault("activations", "what the precision says")
     return Recipe(**values, **_calibration(spec, longest_tokens, origins), origins=origins)
 
 
-def _kept(spec: CompressionWish, layers: Mapping[str, Shape]) -> tuple[tuple[str, ...], str]:
+def _kept(spec: CompressionWish, layers: Layers) -> tuple[tuple[str, ...], str]:
     usual = {"lm_head"} | {  # which may be tied, and is no tensor then
         name
         for name in layers
@@ -160,97 +137,123 @@ def _fused_with(name: str) -> Iterable[str]:
     return (rest + other for group in _FUSED if _last(name) in group for other in group if other != _last(name))
 
 
-def _serving(precision: Quantized, targets: Sequence[MachineType]) -> list[MachineType]:
-    """Those that serve the precision in some form. Raises InvalidField when there are targets and none does."""
-    reasons = []
-    found = []
-    for machine in targets:
-        problem = precision_problem(precision, machine.accelerator, machine.accelerator_count)
-        if machine.precisions is not None and precision not in machine.precisions:
-            problem = f"precision {precision} is not served on {machine.name}"
-        if problem is None:
-            found.append(machine)
-        else:
-            reasons.append(f"{machine.name}: {problem}")
-    if targets and not found:
-        raise InvalidField(f"precision is {precision}, which no target serves. {'; '.join(reasons)}.", "precision")
-    return found
+@dataclass(frozen=True)
+class _Form:
+    """One of the ways in which the weights of a precision may be laid out."""
+
+    scaled_by: ScaledBy
+    group_size: int | None = None
+    block: tuple[int, int] | None = None
+    activations: Activations | None = None
+
+    def __str__(self) -> str:
+        if self.group_size:
+            return f"groups of {self.group_size}" + (
+                f" with {self.activations} activations" if self.activations else ""
+            )
+        return f"one scale per {self.scaled_by}"
 
 
-def _layout(wish: str, layers: Mapping[str, Shape], machines: Sequence[MachineType]) -> tuple[ScaledBy, str]:
-    cpus = [machine.name for machine in machines if not machine.accelerator_count]
-    misfit = _misfit(layers)
-    if wish == "block" and misfit:
-        raise InvalidField(f"recipe.fp8_layout is block, but {misfit}. Choose channel or tensor.", "recipe.fp8_layout")
-    if wish in ("channel", "tensor") and cpus and len(cpus) == len(machines):
-        raise InvalidField(
-            f"recipe.fp8_layout is {wish}, but the only targets are CPUs ({', '.join(cpus)}), which serve FP8 in "
-            "blocks. Choose auto or block.",
-            "recipe.fp8_layout",
-        )
-    if wish in ("block", "channel", "tensor"):
-        return wish, "given"  # type: ignore[return-value]  # mypy does not narrow by membership
-    if cpus and not misfit:
-        return "block", f"{', '.join(cpus)} has no accelerator, and CPUs serve FP8 in blocks only"
-    if cpus and len(cpus) == len(machines):
-        raise InvalidField(
-            f"precision is W8A8_FP8, which CPUs serve in blocks only, but {misfit}. Choose SmoothQuant-W8A8, or a "
-            "machine type with an accelerator that has FP8.",
-            "precision",
-        )
-    if cpus:
-        return "channel", f"not block, though {', '.join(cpus)} would need it: {misfit}"
-    if machines:
-        return "channel", "a scale for each row loses least, and accelerators with FP8 serve it"
-    return ("channel", f"not block: {misfit}") if misfit else ("block", "no targets: what every engine serves")
+def _forms(spec: CompressionWish, *, wished: bool, served: bool) -> list[_Form]:
+    """Best first: all that there are or, if `wished`, those that go with the wishes; `served`: targets are known."""
+    sizes = GROUP_SIZES
+    if wished and spec.recipe.group_size is not None:
+        sizes = (spec.recipe.group_size,)
+    match spec.precision:
+        case "SmoothQuant-W8A8":
+            return [_Form("channel", activations="int8")]
+        case "AWQ-W4A16":
+            return [_Form("group", group_size=size) for size in sizes]
+        case "W4A8":
+            kinds: tuple[Activations, ...] = ("int8", "fp8")
+            return [_Form("group", group_size=size, activations=kind) for kind in kinds for size in sizes]
+    layouts: tuple[ScaledBy, ...] = ("channel", "block") if served else ("block", "channel")
+    if wished and spec.recipe.fp8_layout != "auto":
+        layouts = (spec.recipe.fp8_layout,)
+    return [_Form(by, block=BLOCK if by == "block" else None, activations="fp8") for by in layouts]
 
 
-def _misfit(layers: Mapping[str, Shape]) -> str:
-    """Which layer has no whole blocks; empty: all have."""
-    for name, (rows, columns) in layers.items():
-        if rows % BLOCK[0] or columns % BLOCK[1]:
-            return f"{name} is {rows} x {columns}, which blocks of {BLOCK[0]} x {BLOCK[1]} do not divide"
+def _chosen(spec: CompressionWish, layers: Layers, targets: Sequence[MachineType]) -> tuple[_Form, str]:
+    """The first form that fits the layers and is served by the most targets, and why that one."""
+    field = _wished_field(spec)
+    forms = _forms(spec, wished=True, served=bool(targets))
+    misfits = {form: _misfit(form, layers) for form in forms}
+    fitting = [form for form in forms if not misfits[form]]
+    if not fitting:
+        _refuse_widths(spec, layers, field, misfits[forms[-1]])
+    refusals = {form: _refusals(spec, form, layers, targets) for form in fitting}
+    best = min(fitting, key=lambda form: len(refusals[form]))
+    if targets and len(refusals[best]) == len(targets):
+        every = _forms(spec, wished=False, served=True)
+        freely = any(len(_refusals(spec, form, layers, targets)) < len(targets) for form in every)
+        told = "; ".join(f"{name}: {reason}" for name, reason in refusals[best].items())
+        if field and freely:
+            raise InvalidField(f"{field} asks for {best}, which no target serves. {told}.", field)
+        raise InvalidField(f"precision is {spec.precision}, which no target serves. {told}.", "precision")
+    usual = "the largest that divides every width" if best.group_size else "what the targets serve, at the least loss"
+    why = ["given" if field else usual]
+    if best != forms[0] and not field:
+        passed = misfits[forms[0]] or next(iter(refusals[forms[0]].values()), "")
+        why.append(f"not {forms[0]}: {passed}")
+    why += [f"not for {name}: {reason}" for name, reason in refusals[best].items()]
+    return best, "; ".join(why)
+
+
+def _wished_field(spec: CompressionWish) -> str:
+    """The field that says how weights are laid out, "" for none. Raises InvalidField where it has no meaning."""
+    if spec.recipe.group_size is not None:
+        if spec.precision not in ("AWQ-W4A16", "W4A8"):
+            raise InvalidField(
+                f"recipe.group_size is {spec.recipe.group_size}, but {spec.precision} has no groups: leave it out.",
+                "recipe.group_size",
+            )
+        return "recipe.group_size"
+    if spec.recipe.fp8_layout != "auto":
+        if spec.precision != "W8A8_FP8":
+            raise InvalidField(
+                f"recipe.fp8_layout is {spec.recipe.fp8_layout}, but only W8A8_FP8 has one, and precision is "
+                f"{spec.precision}: leave it out.",
+                "recipe.fp8_layout",
+            )
+        return "recipe.fp8_layout"
     return ""
 
 
-def _group_size(
-    wish: int | None, sizes: Sequence[int], layers: Mapping[str, Shape], machines: Sequence[MachineType]
-) -> tuple[int, str]:
-    cards = max((mode.tensor_parallel_size for machine in machines for mode in machine.modes), default=1)
-
-    def misfit(size: int, parts: int) -> str:
-        for name, (_, columns) in layers.items():
-            if columns % (size * (parts if _last(name) in _ROW_PARALLEL else 1)):
-                return name
-        return ""
-
-    allowed = [size for size in sizes if not misfit(size, 1)]
-    if wish is not None:
-        if name := misfit(wish, 1):
-            fitting = ", ".join(map(str, allowed)) or "none"
-            raise InvalidField(
-                f"recipe.group_size is {wish}, which does not divide the {layers[name][1]} columns of {name}. Sizes "
-                f"that do: {fitting}.",
-                "recipe.group_size",
-            )
-        return wish, "given"
-    if not allowed:
-        name = misfit(sizes[-1], 1)
-        raise InvalidField(
-            f"precision has groups of weights, but none of {', '.join(map(str, sizes))} divides the "
-            f"{layers[name][1]} columns of {name}. Choose another precision, or keep that layer by recipe.keep.",
-            "precision",
-        )
-    spread = [size for size in allowed if not misfit(size, cards)]
-    if spread and cards > 1:
-        return spread[0], f"the largest that divides every width, spread over {cards} cards too"
-    return allowed[0], "the largest that divides every width"
+def _refuse_widths(spec: CompressionWish, layers: Layers, field: str, misfit: str) -> None:
+    if field == "recipe.fp8_layout":
+        raise InvalidField(f"recipe.fp8_layout is block, but {misfit}. Choose channel or tensor.", field)
+    fitting = [size for size in GROUP_SIZES if not _misfit(_Form("group", group_size=size), layers)]
+    if field:
+        told = ", ".join(map(str, fitting)) or "none"
+        raise InvalidField(f"{field} is {spec.recipe.group_size}, but {misfit}. Sizes that do: {told}.", field)
+    raise InvalidField(
+        f"precision {spec.precision} has groups of {', '.join(map(str, GROUP_SIZES))} weights, but {misfit}. Choose "
+        "another precision, or keep that layer by recipe.keep.",
+        "precision",
+    )
 
 
-def _activations(machines: Sequence[MachineType]) -> tuple[Activations, str]:
-    if machines and all(machine.accelerator_count for machine in machines):
-        return "fp8", "all targets have accelerators, which compute W4A8 in FP8"
-    return "int8", "what CPUs compute"
+def _misfit(form: _Form, layers: Layers) -> str:
+    """Which layer is not divided evenly; "" for none."""
+    rows, columns = form.block or (1, form.group_size or 1)
+    for name, shape in layers.items():
+        if shape[0] % rows or shape[1] % columns:
+            what = f"blocks of {rows} x {columns}" if form.block else f"groups of {columns}"
+            return f"{name} is {shape[0]} x {shape[1]}, which {what} do not divide"
+    return ""
+
+
+def _refusals(spec: CompressionWish, form: _Form, layers: Layers, targets: Sequence[MachineType]) -> dict[str, str]:
+    """Target -> why it cannot serve this form; where it can serve none, why that is so."""
+    counts = Counter((_last(name), *shape) for name, shape in layers.items())
+    linear = tuple(LinearLayer(name=n, rows=r, columns=c, count=count) for (n, r, c), count in counts.items())
+    experts = any(".experts." in name for name in layers)
+    whatever = Shape(spec.precision, linear=linear, experts=experts)
+    shape = Shape(
+        spec.precision, form.scaled_by, form.group_size, form.block, form.activations, linear, experts=experts
+    )
+    found = {target.name: (servable(shape, target), target) for target in targets}
+    return {name: servable(whatever, target) or why for name, (why, target) in found.items() if why}
 
 
 def _calibration(spec: CompressionWish, longest_tokens: int | None, origins: dict[str, str]) -> dict[str, int]:

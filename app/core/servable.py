@@ -3,9 +3,8 @@
 Checked against vLLM 0.32. Only what certainly cannot work is refused: of what is not known nothing is said.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app.core.accelerators import precision_problem
 from app.core.findings import Facts, LinearLayer
@@ -29,25 +28,6 @@ _BY_ROWS = ("o_proj", "down_proj")
 """Layers whose inputs are spread over cards that share a unit; of the merged ones the outputs are."""
 
 
-class Scaled(Protocol):
-    """What a recipe says of the weights that it makes, see app/core/recipe.py."""
-
-    @property
-    def scaled_by(self) -> str: ...
-
-    @property
-    def group_size(self) -> int | None: ...
-
-    @property
-    def block(self) -> tuple[int, int] | None: ...
-
-    @property
-    def activations(self) -> str | None: ...
-
-    @property
-    def keep(self) -> Sequence[str]: ...
-
-
 @dataclass(frozen=True)
 class Shape:
     """What of a version decides where it can be served; None and () for what is not known."""
@@ -65,9 +45,9 @@ class Shape:
     head_dim: int | None = None
 
 
-def shape_of(precision: Precision, facts: Facts, recipe: Scaled | None = None) -> Shape:
-    """Of a version: `facts` are of the weights themselves or, with its `recipe`, of those that it was made of."""
-    known = Shape(
+def shape_of(precision: Precision, facts: Facts) -> Shape:
+    """Of a version whose weights these are the facts of."""
+    return Shape(
         precision,
         scaled_by=facts.scaled_by,
         group_size=facts.group_size,
@@ -78,37 +58,12 @@ def shape_of(precision: Precision, facts: Facts, recipe: Scaled | None = None) -
         heads=facts.heads,
         head_dim=facts.head_dim,
     )
-    if recipe is None:
-        return known
-    return replace(
-        known,
-        activations=recipe.activations,
-        scaled_by=recipe.scaled_by,
-        group_size=recipe.group_size,
-        block=recipe.block,
-        linear=_without(facts.linear, recipe.keep),
-        experts=known.experts and not any(".experts." in name for name in recipe.keep),
-    )
-
-
-def planned_shape(
-    precision: Precision, facts: Facts, *, group_size: int | None = None, fp8_layout: str = "auto"
-) -> Shape:
-    """Of a version that is to be made of weights with such `facts`, as far as its recipe is wished for already."""
-    scaled_by = None if precision != "W8A8_FP8" or fp8_layout == "auto" else fp8_layout
-    known = shape_of(precision, facts)
-    return replace(known, activations=None, scaled_by=scaled_by, group_size=group_size, block=None)
 
 
 def servable(shape: Shape, machine: MachineType) -> str | None:
     """Why it cannot be served on such a machine, or None: memory aside, in at least one of the type's modes it can."""
     problems = [mode_problem(shape, machine, mode) for mode in machine.modes]
     return None if None in problems else problems[0]
-
-
-def where(shape: Shape, machines: Iterable[MachineType]) -> Mapping[str, str | None]:
-    """For each machine type, by its name, why it cannot be served there, or None."""
-    return {machine.name: servable(shape, machine) for machine in machines}
 
 
 def mode_problem(shape: Shape, machine: MachineType, mode: DeploymentMode) -> str | None:
@@ -125,13 +80,6 @@ def mode_problem(shape: Shape, machine: MachineType, mode: DeploymentMode) -> st
     if machine.precisions is None and kind:
         return kind
     return _card_problem(shape, mode.tensor_parallel_size)
-
-
-def _without(linear: Sequence[LinearLayer], keep: Sequence[str]) -> tuple[LinearLayer, ...]:
-    """Layers of which at least one is quantized; `keep` are full names of those that are not."""
-    kept = [name.rpartition(".")[2] for name in keep]
-    there = {layer.name: sum(other.count for other in linear if other.name == layer.name) for layer in linear}
-    return tuple(layer for layer in linear if kept.count(layer.name) < there[layer.name])
 
 
 def _cpu_problem(shape: Shape, *, amx: bool) -> str | None:

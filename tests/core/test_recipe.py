@@ -76,7 +76,7 @@ def test_fp8_is_laid_out_for_who_serves_it():
     assert choose(WHOLE, precision="W8A8_FP8").scaled_by == "block"
     mixed = choose(SMOLLM2, CPU_SMALL, H100, precision="W8A8_FP8")
     assert mixed.scaled_by == "channel"
-    assert "cpu-small would need it" in mixed.origins["scaled_by"]
+    assert "not for cpu-small: precision W8A8_FP8 on a CPU needs widths" in mixed.origins["scaled_by"]
     assert not mixed.needs_calibration
     assert choose(SMOLLM2, H100, precision="W8A8_FP8", recipe={"fp8_layout": "tensor"}).scaled_by == "tensor"
 
@@ -101,13 +101,19 @@ def test_routers_and_what_sees_are_kept_and_so_is_what_is_wished():
 
 
 REFUSED = [
-    (llama(100, 200, 50), (), {"precision": "AWQ-W4A16"}, "precision", "divides the 100 columns"),
+    (llama(100, 200, 50), (), {"precision": "AWQ-W4A16"}, "precision", "groups of 32 do not divide"),
     (SMOLLM2, (), {"precision": "AWQ-W4A16", "recipe": {"group_size": 128}}, "recipe.group_size", "64, 32"),
     (WHOLE, (), {"precision": "SmoothQuant-W8A8", "recipe": {"group_size": 64}}, "recipe.group_size", "no groups"),
     (WHOLE, (), {"precision": "W4A8", "recipe": {"fp8_layout": "block"}}, "recipe.fp8_layout", "only W8A8_FP8"),
-    (SMOLLM2, (CPU_SMALL,), {"precision": "W8A8_FP8"}, "precision", "blocks of 128 x 128 do not divide"),
+    (SMOLLM2, (CPU_SMALL,), {"precision": "W8A8_FP8"}, "precision", "multiples of 128; q_proj has 576 inputs"),
     (SMOLLM2, (H100,), {"precision": "W8A8_FP8", "recipe": {"fp8_layout": "block"}}, "recipe.fp8_layout", "576"),
-    (WHOLE, (CPU_SMALL,), {"precision": "W8A8_FP8", "recipe": {"fp8_layout": "channel"}}, "recipe.fp8_layout", "CPUs"),
+    (
+        WHOLE,
+        (CPU_SMALL,),
+        {"precision": "W8A8_FP8", "recipe": {"fp8_layout": "channel"}},
+        "recipe.fp8_layout",
+        "in blocks only",
+    ),
     (WHOLE, (V100, L4), {"precision": "W4A8"}, "precision", "Hopper"),
     (WHOLE, (), {"precision": "AWQ-W4A16", "recipe": {"keep": ["nothing"]}}, "recipe.keep", "no linear layer"),
     (WHOLE, (), {"precision": "AWQ-W4A16", "recipe": {"keep": ["q_proj"]}}, "recipe.keep", "Name both"),

@@ -1,13 +1,16 @@
 """Every combination of precision, shape and machine that cannot be served is refused, with the reason."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 
+from app.core.compression_spec import CompressionWish
+from app.core.errors import InvalidField
 from app.core.findings import Facts, LinearLayer
-from app.core.recipe import Recipe
-from app.core.servable import CPU_HEAD_DIMS, Shape, planned_shape, servable, shape_of, where
+from app.core.recipe import choose_recipe
+from app.core.servable import CPU_HEAD_DIMS, Shape, servable, shape_of
 from app.core.specs import CPU_SMALL, GPU_1, DeploymentMode, MachineType, Precision
 
 AMX = CPU_SMALL.model_copy(update={"name": "cpu-amx", "amx": True})
@@ -195,37 +198,10 @@ def test_what_an_operator_names_is_taken_to_go_with_the_processor_but_not_with_e
     assert servable(Shape("BF16"), machine) == f"precision BF16 is not served on {machine.name}; it serves: W8A8_FP8"
 
 
-def test_where_tells_of_each_machine_type():
-    found = where(SHAPES["w4a8-int"], [AMX, H100])
-    assert found["cpu-amx"] is None
-    assert "int8 activations" in (found["h100-1"] or "")
-
-
-def recipe(**fields: Any) -> Recipe:
-    return Recipe(**{"calibration_samples": 1, "calibration_length": 16} | fields)
-
-
-def test_a_version_made_here_has_the_shape_of_its_recipe():
-    facts = Facts(linear=EVEN, heads=32, head_dim=128, experts=False)
-    made = shape_of("W4A8", facts, recipe(precision="W4A8", scaled_by="group", group_size=128, activations="int8"))
-    expected = Shape("W4A8", "group", 128, None, "int8", EVEN, experts=False, heads=32, head_dim=128)
-    assert made == expected
-
-
-def test_layers_that_are_kept_in_high_precision_are_in_nobodys_way():
-    both = (LinearLayer(name="down_proj", rows=64, columns=72, count=2),)
-    facts = Facts(linear=both)
-    names = ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"]
-    wished = {"precision": "AWQ-W4A16", "scaled_by": "group", "group_size": 64}
-    assert servable(shape_of("AWQ-W4A16", facts, recipe(keep=tuple(names), **wished)), AMX) is None
-    assert servable(shape_of("AWQ-W4A16", facts, recipe(keep=tuple(names[:1]), **wished)), AMX) is not None
-
-
-def test_experts_that_are_kept_in_high_precision_need_no_amx():
-    facts, wished = Facts(experts=True), {"precision": "SmoothQuant-W8A8", "scaled_by": "channel"}
-    kept = recipe(keep=("model.layers.0.mlp.experts.0.w1",), **wished)
-    assert servable(shape_of("SmoothQuant-W8A8", facts, kept), NO_AMX) is None
-    assert servable(shape_of("SmoothQuant-W8A8", facts, recipe(**wished)), NO_AMX) is not None
+def test_a_version_has_the_shape_that_its_facts_tell():
+    facts = Facts(linear=EVEN, heads=32, head_dim=128, experts=False, scaled_by="group", group_size=128)
+    expected = Shape("W4A8", "group", 128, None, None, EVEN, experts=False, heads=32, head_dim=128)
+    assert shape_of("W4A8", facts) == expected
 
 
 @pytest.mark.parametrize(
@@ -248,5 +224,7 @@ def test_experts_that_are_kept_in_high_precision_need_no_amx():
 def test_a_version_that_nobody_could_serve_is_known_before_it_is_made(
     precision: Precision, linear: tuple[LinearLayer, ...], wishes: dict[str, Any], machine: MachineType, served: bool
 ):
-    found = servable(planned_shape(precision, Facts(linear=linear, head_dim=64), **wishes), machine)
-    assert (found is None) is served, found
+    layers = {f"model.layers.0.{layer.name}": (layer.rows, layer.columns) for layer in linear}
+    wish = CompressionWish.model_validate({"precision": precision, "recipe": wishes})
+    with nullcontext() if served else pytest.raises(InvalidField):
+        choose_recipe(wish, layers, [machine])
