@@ -4,14 +4,12 @@ SPEC is what the control plane has written, or a QuantizeSpec as a JSON file of 
 under an ID that follows from the file, and the platform finds it there.
 """
 
-import json
 import os
 import resource
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 from pydantic import ValidationError
@@ -23,7 +21,8 @@ from app.compression.quality.stopping import Stopped as MeasuringStopped
 from app.compression.quantizing import Stopped, quantize
 from app.compression.reporter import Reporter
 from app.compression.shipped import shipped_conversations
-from app.core.compression_memory import memory_problem, predict_peak_bytes
+from app.core.compression_memory import memory_problem
+from app.core.compression_plan import plan
 from app.core.compression_spec import QuantizeSpec
 from app.core.errors import BadRequest, without_paths
 from app.core.field_errors import field_error
@@ -31,7 +30,7 @@ from app.core.findings import finding
 from app.core.job_specs import TASK, AnyTask, JobOutcome, QuantizeTask
 from app.core.model_specs import Source
 from app.core.quality import QualityCard, failures, gate_of
-from app.core.recipe import Recipe, choose_recipe, linear_layers
+from app.core.recipe import Recipe
 from app.settings import Settings
 from app.store.fetching import fetch_version
 from app.store.folders import RefusedEntry, SourceChanged, StoreFolder
@@ -51,8 +50,8 @@ from app.store.objects import open_target
 from app.tuning.data.problems import DataProblems
 from app.tuning.data.reading import read_conversations
 from app.tuning.data.tokenizer import TokenizerUnusable, load_tokenizer
-from app.weights.quantization import LOW_DTYPES
-from app.weights.safetensors_headers import Header, HeaderError, fetch_header, parse_header
+from app.weights.safetensors_headers import HeaderError
+from app.weights.stored_shapes import read_stored
 from jobs.datasets import data_failure, fetch_dataset
 from jobs.validate import verdict_on
 from jobs.workspace import Workspace, failed, job_id_of, main, named_base, named_machine, output_problem
@@ -89,25 +88,24 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
             return failed(wrong)
         if refused := _refused(workspace, task):
             return refused
-        base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))
-        config = json.loads((base / CONFIG).read_bytes())
-        headers = _headers(workspace, task)
-        if refused := _quantized_already(config, headers):
-            return refused
-        tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        recipe = choose_recipe(task.spec, linear_layers(shapes), task.targets, _longest(config))
+        workspace.progress("looking at the weights")
+        stored = read_stored(StoreFolder(workspace.store, task.prefix))
+        if stored is None:
+            return failed(finding("weights_unloadable", "Upload the model again.", found="no config.json or weights"))
+        if stored.quantized:
+            fix = "Quantize the unquantized version of the model: each rounding adds to the one before."
+            return failed(finding("quantization_config_extra", fix, tensor=stored.low))
+        planned = plan(task.spec, stored, task.targets)
+        recipe = planned.recipe
         print("\n".join(["the recipe:", *recipe.told()]), flush=True)
-        predicted_bytes = predict_peak_bytes(
-            task.precision,
-            config,
-            {name: tensor.end - tensor.start for name, tensor in tensors.items()},
-            recipe.calibration_samples,
-            recipe.calibration_length,
+        print(
+            f"predicted peak of memory: {planned.quantizing_bytes >> 20} MiB, and {planned.measuring_bytes >> 20} MiB "
+            "while quality is measured",
+            flush=True,
         )
-        print(f"predicted peak of memory: {predicted_bytes >> 20} MiB", flush=True)
-        if problem := memory_problem(predicted_bytes, _free_bytes(task), task.machine.name):
+        if problem := memory_problem(planned.peak_bytes, _free_bytes(task), task.machine.name):
             return failed(finding("compression_memory_short", problem))
+        base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))
         samples = _samples(workspace, task, base, recipe)
     except DataProblems as found:
         return data_failure(found)
@@ -133,7 +131,7 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics, recipe=recipe)
     except WeightsUnusable as unusable:
         return failed(finding("compression_failed", "Choose another precision.", found=unusable))
-    metrics = {**_metrics(reporter), "predicted_peak_bytes": float(predicted_bytes)}
+    metrics = {**_metrics(reporter), "predicted_peak_bytes": float(planned.quantizing_bytes)}
     print(f"peak of memory: {int(metrics['peak_bytes']) >> 20} MiB", flush=True)
 
     reporter.phase("checking the result")
@@ -168,30 +166,6 @@ def _refused(workspace: Workspace, task: QuantizeTask) -> JobOutcome | None:
     return None
 
 
-def _quantized_already(config: Mapping[str, Any], headers: list[Header]) -> JobOutcome | None:
-    low = next(
-        (name for header in headers for name, tensor in header.tensors.items() if tensor.dtype in LOW_DTYPES), None
-    )
-    if "quantization_config" not in config and low is None:
-        return None
-    fix = "Quantize the unquantized version of the model: each rounding adds to the one before."
-    return failed(finding("quantization_config_extra", fix, tensor=low))
-
-
-def _headers(workspace: Workspace, task: QuantizeTask) -> list[Header]:
-    """Of all files of weights, by a few ranges of bytes each. Raises HeaderError."""
-    workspace.progress("looking at the weights")
-    folder, found = StoreFolder(workspace.store, task.prefix), []
-    for file in folder.files():
-        if file.name.endswith(".safetensors"):
-            raw = fetch_header(partial(folder.read, file), file.size_bytes)
-            header = parse_header(raw, file.size_bytes - 8 - len(raw))
-            if header.problems:
-                raise HeaderError(f"{file.name} {header.problems[0].text}")
-            found.append(header)
-    return found
-
-
 def _free_bytes(task: QuantizeTask) -> int:
     """What this node has free, and no more than a machine of its type has."""
     free_bytes = int(psutil.virtual_memory().available) + _peak_bytes()
@@ -214,12 +188,6 @@ def _samples(workspace: Workspace, task: QuantizeTask, base: Path, recipe: Recip
 def _fetch_base(workspace: Workspace, task: QuantizeTask, wanted: Callable[[str], bool]) -> Path:
     told = partial(workspace.progress, "fetching the weights")
     return fetch_version(workspace.store, task.prefix, workspace.scratch / "base", told, wanted)
-
-
-def _longest(config: Mapping[str, Any]) -> int | None:
-    """The most tokens that the model takes, as its config.json says."""
-    longest = config.get("text_config", config).get("max_position_embeddings")
-    return longest if isinstance(longest, int) else None
 
 
 def _peak_bytes() -> int:

@@ -16,6 +16,7 @@ UNITS = {
     "_us": "us",
     "_bytes": "bytes",
     "_pct": "% of a core",
+    "compression_s": "s",
     "token_s": "s",
     "70b_s": "s",
     "p95_s": "s",

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from app import processes
 from app.bench import arms, idle
+from app.bench.compression import measure_compression
 from app.bench.elastic import measure_elastic
 from app.bench.limits import Row, in_words
 from app.bench.load import Figures, measure
@@ -125,6 +126,10 @@ def _tuning(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
     return *measure_tuning(model, rounds), {}
 
 
+def _compression(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
+    return measure_compression(model, rounds)
+
+
 def _validation(settings: Settings, model: Path, rounds: int, say: Say) -> Figured:
     return {}, {}, measure_70b(settings.run_dir, rounds)
 
@@ -137,6 +142,7 @@ PARTS = {
     "router": Part("the router, against a bare Serve ingress", _router),
     "upload": Part("uploads, against plain boto3", _upload),
     "tuning": Part("LoRA tuning, against transformers' Trainer", _tuning),
+    "compression": Part("compression, against llm-compressor's oneshot", _compression),
     "validation": Part("validation of a folder shaped like a 70B model", _validation),
     "records": Part("a thousand endpoints in the control plane", _records),
 }

@@ -49,7 +49,6 @@ from app.control_plane.services.unit_specs import UnitSpecs
 from app.control_plane.services.unit_starts import UnitStarts
 from app.control_plane.services.usage import Usage
 from app.control_plane.services.wakes import WakePort, Wakes
-from app.control_plane.services.weight_shapes import WeightShapes
 from app.control_plane.services.workspaces import Workspaces
 from app.control_plane.stop_rules import StopRules
 from app.core.errors import Superseded
@@ -131,7 +130,6 @@ class Platform:
             self.jobs,
             bounds,
             self.machines,
-            WeightShapes(store, self.machines.only_node_memory_bytes),
             lock,
             self.job_loop.nudge,
         )

@@ -14,6 +14,10 @@ PROCESS_BYTES = 900 << 20
 """Python, torch, transformers and llm-compressor before any weight (measured with the pins of pyproject.toml)."""
 SHARD_BYTES = 1 << 30
 """At most so much of new weights is gathered before it is written; a single larger tensor is written by itself."""
+FP32_UP_TO_BYTES = 4 << 30
+"""Of weights: quality is measured with models that compute in fp32; larger ones compute in bf16, as they are."""
+WINDOW_TOKENS = 1024
+"""Of held-out text that a model is given at once when its quality is measured."""
 _VALUE_BYTES = 2
 """Of an activation: models compute in 16 bits."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -37,6 +41,14 @@ def predict_peak_bytes(
         return PROCESS_BYTES + _shard_bytes(sizes)
     layer = max(layer_bytes(sizes).values(), default=0)
     return PROCESS_BYTES + 2 * layer + _activation_bytes(precision, text, samples, length)
+
+
+def predict_measuring_bytes(config: Mapping[str, Any], tensors: Mapping[str, int]) -> int:
+    """Of the process that measures quality, in bytes: one whole model at a time, and what it says of a window."""
+    weights = sum(tensors.values())
+    vocabulary = _number(config.get("text_config") or config, "vocab_size", "padded_vocab_size", default=32_000)
+    held = 2 * weights if weights <= FP32_UP_TO_BYTES else weights
+    return PROCESS_BYTES + held + 3 * WINDOW_TOKENS * vocabulary * 4
 
 
 def layer_bytes(tensors: Mapping[str, int]) -> dict[str, int]:

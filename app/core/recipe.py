@@ -156,7 +156,7 @@ class _Form:
 
 def _forms(spec: CompressionWish, *, wished: bool, served: bool) -> list[_Form]:
     """Best first: all that there are or, if `wished`, those that go with the wishes; `served`: targets are known."""
-    sizes = GROUP_SIZES
+    sizes: Sequence[int] = GROUP_SIZES
     if wished and spec.recipe.group_size is not None:
         sizes = (spec.recipe.group_size,)
     match spec.precision:

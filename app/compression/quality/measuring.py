@@ -20,14 +20,13 @@ from app.compression.quality.scoring import Kept, Scorer, divergence, nats
 from app.compression.quality.speed import CONCURRENCY, Served, served
 from app.compression.quality.stopping import Tell, go_on
 from app.compression.quality.tokens import Ids, Reader
+from app.core.compression_memory import FP32_UP_TO_BYTES
 from app.core.quality import Probe, QualityCard
 
 ANSWER_TOKENS = 32
 """Of each question, at most."""
 KEPT_BYTES = 1 << 30
 """Of log-probabilities on disk; where the held-out text has more, they are of positions spread evenly over it."""
-FP32_UP_TO_BYTES = 4 << 30
-"""Of weights; beyond it models compute in bf16, which is what the original has."""
 _LIBRARIES = ("torch", "transformers", "compressed-tensors")
 
 

@@ -7,9 +7,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from app.compression.quality.held_out import Task
+from app.core.compression_memory import WINDOW_TOKENS
 
-WINDOW = 1024
-"""Tokens that are read at once at most."""
 Ids = list[int]
 
 
@@ -19,7 +18,7 @@ class Reader:
     def __init__(self, folder: Path, longest: int | None) -> None:
         """`longest`: the most tokens that the model takes; None: not known."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        self.window = min(WINDOW, longest or WINDOW)
+        self.window = min(WINDOW_TOKENS, longest or WINDOW_TOKENS)
         self._prefix: Ids = self._tokenizer("")["input_ids"][:1]
         """What the model expects before every text, such as <s>."""
 

@@ -1,8 +1,9 @@
 """Compression: the jobs that people ask for, and the versions that they make."""
 
+import logging
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -12,7 +13,8 @@ from app.control_plane.services.idempotency import Proof, no_proof
 from app.control_plane.services.jobs import AGAIN, Jobs, require_no_topic
 from app.control_plane.services.machines import Machines
 from app.control_plane.services.models import Models, new_version
-from app.control_plane.services.weight_shapes import WeightShapes
+from app.core.compression_memory import memory_problem
+from app.core.compression_plan import plan
 from app.core.compression_spec import QuantizeSpec, VersionSpec
 from app.core.errors import Conflict, InvalidField
 from app.core.findings import Facts
@@ -22,11 +24,18 @@ from app.core.records import Job, Model, Record, Version
 from app.core.specs import MachineType
 from app.core.tuning_spec import Quantized
 from app.store.database import Registry
+from app.store.folders import SourceChanged, StoreFolder
 from app.store.layout import Manifest, read_manifest, version_prefix
-from app.store.object_store import ObjectStore
+from app.store.object_store import ObjectStore, StoreError
 from app.store.removal import delete_version
+from app.weights.safetensors_headers import HeaderError
+from app.weights.stored_shapes import read_stored
 
 _REASON_LIMIT = 1000
+_MOST_FILES = 200
+"""With weights; with more of them a look takes too long, and the job finds out for itself."""
+
+log = logging.getLogger("ray.serve")
 
 
 class Base(NamedTuple):
@@ -47,7 +56,6 @@ class Compression:
         jobs: Jobs,
         bounds: Bounds,
         machines: Machines,
-        shapes: WeightShapes,
         lock: threading.RLock,
         changed: Callable[[], None],
     ):
@@ -57,7 +65,6 @@ class Compression:
         self._jobs = jobs
         self._bounds = bounds
         self._machines = machines
-        self._shapes = shapes
         self._lock = lock
         self._changed = changed
 
@@ -72,7 +79,7 @@ class Compression:
         machine, targets = self._machines.for_job(spec.machine_type), self._machines.targets()
         base = self._base(workspace, spec)
         self._require_new(workspace, spec, base.model)
-        self._shapes.check(base.version, spec, machine, targets)
+        self._require_plan(base.version, spec, machine, targets)
         self._clear_failed(spec, base.model)
         with self._lock:
             base = self._base(workspace, spec)
@@ -130,6 +137,25 @@ class Compression:
             param = "model" if "compress" in supports.why_not else "precision"
             raise InvalidField(f"Model {model.name} cannot be compressed to {spec.precision}: {refusal}.", param)
         return Base(model, version)
+
+    def _require_plan(
+        self, version: Version, spec: QuantizeSpec, machine: MachineType, targets: Sequence[MachineType]
+    ) -> None:
+        """Raises InvalidField where no recipe goes with the weights and the targets, or the memory is not enough.
+
+        What cannot be read now is left to the job, which looks once more before it loads anything.
+        """
+        try:
+            stored = read_stored(StoreFolder(self._store, version.prefix), _MOST_FILES)
+        except (HeaderError, SourceChanged, StoreError):
+            log.warning("the shapes of the weights at %s cannot be read", version.prefix, exc_info=True)
+            return
+        if stored is None:
+            return
+        peak_bytes = plan(spec, stored, targets).peak_bytes
+        held = machine.memory_bytes or self._machines.only_node_memory_bytes()
+        if held is not None and (problem := memory_problem(peak_bytes, held, machine.name)):
+            raise InvalidField(problem, "machine_type", "memory_short")
 
     def _require_new(self, workspace: str, spec: QuantizeSpec, model: Model) -> None:
         """Raises Conflict for a version that is there, or being made, and for a name taken."""

@@ -17,7 +17,7 @@ from app.control_plane.services.jobs import Jobs
 from app.core.capabilities import Supports, supports
 from app.core.errors import Conflict, NotFound, NotReady
 from app.core.job_specs import job_of_model
-from app.core.jobs import LONG, UNFINISHED, long_task, standing
+from app.core.jobs import LONG, UNFINISHED, long_task, quantize_task, standing
 from app.core.model_specs import ModelSpec
 from app.core.names import new_id
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job, Model, ModelState, Version
@@ -210,10 +210,20 @@ class Models:
             return model.model_copy(update={"facts": version.facts, "size_bytes": version.size_bytes})
         if precision == "BF16" or "BF16" not in versions:
             return model
-        # What is known is of the unquantized weights, which these were made of: the shape is the same.
-        facts = model.facts.model_copy(update={"weights_bytes": None, "scaled_by": None})
+        # What is known is of the unquantized weights, which these were made of: the shape is the same, but for layers
+        # that are to be kept as they are.
+        kept = self._kept(version) if version else frozenset[str]()
+        linear = tuple(layer for layer in model.facts.linear if layer.name not in kept)
+        facts = model.facts.model_copy(update={"weights_bytes": None, "scaled_by": None, "linear": linear})
         size_bytes = version.size_bytes if version else 0
         return model.model_copy(update={"facts": facts, "size_bytes": size_bytes})
+
+    def _kept(self, version: Version) -> frozenset[str]:
+        """Last names of layers that the job which makes a version has been told to leave as they are."""
+        job = self._registry.get(Job, version.job_id) if version.job_id else None
+        if job is None or job.type != "quantize":
+            return frozenset()
+        return frozenset(name.rpartition(".")[2] for name in quantize_task(job).spec.recipe.keep)
 
     def require_new_name(self, workspace: str, name: str) -> None:
         """Raises Conflict for a name that a model has, or one that a job is making."""
