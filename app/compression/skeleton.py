@@ -10,16 +10,14 @@ from accelerate import init_empty_weights
 from compressed_tensors.compressors.base import BaseCompressor
 from compressed_tensors.quantization.utils import is_module_quantized
 from compressed_tensors.utils import get_direct_state_dict
-from llmcompressor.modeling.moe.conversion_mappings import get_linearize_load_mappings, has_linearize_load_mappings
-from llmcompressor.modeling.moe.linear_experts import LinearExperts2D
 from llmcompressor.modeling.moe.linearize import get_non_linearized_moes
 from llmcompressor.modeling.offset_norm import CalibrationOffsetNorm
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
-from transformers.monkey_patching import clear_patch_mapping, register_patch_mapping
 
 from app.compression.checkpoint import Checkpoint, WeightsUnusable
+from app.compression.mixtures import linear_experts
 
 _MADE_BY_QUANTIZING = ("_scale", "_zero_point")
 
@@ -31,7 +29,7 @@ def build(folder: Path, source: Checkpoint) -> Any:
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     dtype = config.dtype or _dtype(source)
-    with _linear_experts(config.model_type), no_init_weights(), init_empty_weights(include_buffers=False):
+    with linear_experts(config.model_type), no_init_weights(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     model.eval()
     if get_non_linearized_moes(model):
@@ -111,19 +109,6 @@ class Filling:
         value = loaded[full].to(device=self._device, dtype=empty.dtype)
         # llm-compressor lets such norms multiply by their weight itself, not by one more than it.
         return (1.0 + value.float()).to(empty.dtype) if isinstance(module, CalibrationOffsetNorm) else value
-
-
-@contextlib.contextmanager
-def _linear_experts(model_type: str) -> Iterator[None]:
-    if not has_linearize_load_mappings(model_type):
-        yield
-        return
-    experts, _, _ = get_linearize_load_mappings(model_type)
-    register_patch_mapping({experts.__name__: LinearExperts2D.get_linear_experts_cls(experts)})
-    try:
-        yield
-    finally:
-        clear_patch_mapping()
 
 
 def _dtype(source: Checkpoint) -> torch.dtype:

@@ -68,12 +68,10 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def logits(folder: Path, samples: list[list[int]]) -> torch.Tensor:
     """Of a model as transformers loads it, quantized or not, in float32."""
-    from transformers import AutoModelForCausalLM
+    from app.compression.quality.scoring import Scorer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    with torch.no_grad():
-        found: torch.Tensor = model(torch.tensor(samples)).logits.float()
-    return found
+    scorer = Scorer(folder, torch.bfloat16, torch.device("cpu"))
+    return torch.stack([scorer.logits(sample) for sample in samples])
 
 
 def divergence(original: Path, quantized: Path) -> float:

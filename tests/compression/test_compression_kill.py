@@ -40,9 +40,10 @@ def same(one: Path, other: Path) -> bool:
 
 def test_a_killed_compression_goes_on_where_it_was(tmp_path: Path):
     write_llama(tmp_path / "base", num_hidden_layers=6)
-    assert run(tmp_path, "AWQ-W4A16", kill_at=3, later_s=0.05) == [0, 1, 2, 3]
+    *_, last = run(tmp_path, "AWQ-W4A16", kill_at=3, later_s=0.05)
+    assert 3 <= last < 6
     assert not (tmp_path / "new/config.json").exists()
-    assert run(tmp_path, "AWQ-W4A16")[0] in (3, 4)
+    assert run(tmp_path, "AWQ-W4A16")[0] in (last, last + 1)
     (tmp_path / "new").rename(tmp_path / "killed")
     run(tmp_path, "AWQ-W4A16")
     assert same(tmp_path / "killed", tmp_path / "new")

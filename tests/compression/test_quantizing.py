@@ -25,7 +25,7 @@ from tests.compression.small_models import (
 from tests.weights.sound_folders import write_sound
 
 PRECISIONS = ("SmoothQuant-W8A8", "AWQ-W4A16", "W8A8_FP8", "W4A8")
-WORST = {"SmoothQuant-W8A8": 0.02, "AWQ-W4A16": 0.6, "W8A8_FP8": 0.05, "W4A8": 0.6}
+WORST = {"SmoothQuant-W8A8": 0.02, "AWQ-W4A16": 0.6, "W8A8_FP8": 0.15, "W4A8": 0.6}
 """KL, in nats, of a tiny random model; a broken one has several."""
 
 
@@ -54,7 +54,7 @@ def test_layers_that_are_kept_are_what_they_were(base: Path, tmp_path: Path):
     before, after = tensors_of(base), tensors_of(tmp_path / "new")
     for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"):
         assert torch.equal(before[name], after[name])
-    assert after["model.layers.1.mlp.down_proj.weight"].dtype == torch.bfloat16  # scaled, but not rounded
+    assert after["model.layers.1.mlp.down_proj.weight"].dtype == torch.bfloat16
     assert after["model.layers.0.mlp.down_proj.weight_packed"].dtype == torch.int32
 
 

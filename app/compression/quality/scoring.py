@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from app.compression.mixtures import linear_experts
 from app.compression.quality.tokens import Ids
 
 MOST_NATS = 50.0
@@ -22,9 +23,9 @@ class Scorer:
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device) -> None:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, low_cpu_mem_usage=True
-        )
+        local = {"local_files_only": True, "trust_remote_code": False}
+        with linear_experts(AutoConfig.from_pretrained(folder, **local).model_type):
+            loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, low_cpu_mem_usage=True, **local)
         self._device = device
         self._model: Any = loaded.to(device).eval()
 
