@@ -22,8 +22,10 @@ def linear_experts(model_type: str) -> Iterator[None]:
     experts, loading, _ = get_linearize_load_mappings(model_type)
     usual = get_checkpoint_conversion_mapping(model_type)
     linear = LinearExperts2D.get_linear_experts_cls(experts)
+    # A class of its own that makes them: transformers begins the weights of whatever is of the class of that name.
+    made = type(experts.__name__, (), {"__new__": lambda _, *args, **options: linear(*args, **options)})
     # Not by transformers' own patches: they look into every module of it, and some of those need torchvision.
-    with patch_attr(sys.modules[experts.__module__], experts.__name__, linear):
+    with patch_attr(sys.modules[experts.__module__], experts.__name__, made):
         register_checkpoint_conversion_mapping(model_type, loading, overwrite=True)
         try:
             yield

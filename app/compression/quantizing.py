@@ -1,6 +1,7 @@
 """Compression of a folder with a model into a folder with its quantized version, by a recipe."""
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -50,9 +51,9 @@ def _by_layers(
     made_of: str,
     tell: Tell,
 ) -> None:
+    _quiet()
     from app.compression.sequential import Sequential  # noqa: PLC0415 (seconds)
 
-    _quiet()
     run = Sequential(source, checkpoint, recipe, calibration)
     shards = Shards(output, run.count + 1, made_of)
     done = next((number for number in range(run.count) if not shards.done(number + 1)), run.count)
@@ -69,9 +70,9 @@ def _by_layers(
 
 
 def _by_weights(source: Path, checkpoint: Checkpoint, output: Path, recipe: Recipe, made_of: str, tell: Tell) -> None:
+    _quiet()
     from app.compression.weight_only import WeightOnly  # noqa: PLC0415 (seconds)
 
-    _quiet()
     run = WeightOnly(checkpoint, recipe)
     shards = Shards(output, len(run.parts), made_of)
     pace = _Pace(len(run.parts), run.phase, tell, sum(shards.done(number + 1) for number in range(len(run.parts))))
@@ -92,10 +93,9 @@ def _finish(source: Path, shards: Shards, recipe: Recipe) -> None:
 
 
 def _quiet() -> None:
-    """llm-compressor tells of each matrix; its warnings are enough."""
-    from loguru import logger  # noqa: PLC0415 (comes with llm-compressor)
-
-    logger.disable("llmcompressor")
+    """llm-compressor tells of each matrix, in a log of its own: it is asked not to before it is imported."""
+    for name in ("LLM_COMPRESSOR", "COMPRESSED_TENSORS"):
+        os.environ.setdefault(f"{name}_LOG_DISABLED", "true")
 
 
 class _Pace:

@@ -24,6 +24,8 @@ def run(folder: Path, precision: str, kill_at: int | None = None, later_s: float
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
         for line in process.stdout:
+            if not line.strip().isdigit():
+                continue  # libraries warn of what they like
             told.append(int(line))
             if told[-1] == kill_at:
                 time.sleep(later_s)

@@ -196,7 +196,7 @@ def test_no_machine_or_memory_for_it_is_told_before_anything_is_loaded(
     with pytest.raises(InvalidField, match=r"takes \d.\d GiB at its peak, and tight has 0.2 GiB") as refused:
         compress(platform, model="m-shaped", machine_type="tight")
     assert refused.value.param == "machine_type"
-    with pytest.raises(InvalidField, match="CPUs serve in blocks only"):  # 576 is not a multiple of 128
+    with pytest.raises(InvalidField, match="needs widths that are multiples of 128"):  # 576 is not a multiple of 128
         compress(platform, model="m-shaped", precision="W8A8_FP8")
     assert platform.registry.find(Job) == []
     assert compress(platform, model="m-shaped").state == "creating"
