@@ -22,7 +22,7 @@ from app.compression.quantizing import Stopped, quantize
 from app.compression.reporter import Reporter
 from app.compression.shipped import shipped_conversations
 from app.core.compression_memory import memory_problem
-from app.core.compression_plan import plan
+from app.core.compression_plan import Stored, plan
 from app.core.compression_spec import QuantizeSpec
 from app.core.errors import BadRequest, without_paths
 from app.core.field_errors import field_error
@@ -89,7 +89,7 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         if refused := _refused(workspace, task):
             return refused
         workspace.progress("looking at the weights")
-        stored = read_stored(StoreFolder(workspace.store, task.prefix))
+        stored = _stored(workspace, task)
         if stored is None:
             return failed(finding("weights_unloadable", "Upload the model again.", found="no config.json or weights"))
         if stored.quantized:
@@ -109,7 +109,7 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         samples = _samples(workspace, task, base, recipe)
     except DataProblems as found:
         return data_failure(found)
-    except (RefusedEntry, SourceChanged) as unreadable:
+    except (RefusedEntry, SourceChanged) as unreadable:  # of the user's conversations
         fix = "Name one plain file that the platform can read and nobody writes to."
         return failed(finding("dataset_unreadable", fix, found=without_paths(str(unreadable))))
     except TokenizerUnusable as unusable:
@@ -164,6 +164,14 @@ def _refused(workspace: Workspace, task: QuantizeTask) -> JobOutcome | None:
     if read_manifest(workspace.store, version_prefix(task.output_model_id, task.precision)) is not None:
         return failed(finding("version_exists", "Remove that version, or name a new model.", found=task.precision))
     return None
+
+
+def _stored(workspace: Workspace, task: QuantizeTask) -> Stored | None:
+    """Raises HeaderError."""
+    try:
+        return read_stored(StoreFolder(workspace.store, task.prefix))
+    except SourceChanged as changed:
+        raise HeaderError(str(changed)) from None
 
 
 def _free_bytes(task: QuantizeTask) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,11 +82,14 @@ def run(tmp_path: Path, base: Path, play: Play) -> Run:
     publish_folder(store, base, model_id="m-base", name="base", base_model="Tiny-Llama", precision="BF16")
 
     def run_it(
-        machine: MachineType = CPU_SMALL, targets: tuple[MachineType, ...] = (CPU_SMALL,), **fields: Any
+        machine: MachineType = CPU_SMALL,
+        targets: tuple[MachineType, ...] = (CPU_SMALL,),
+        source: str = "m-base",
+        **fields: Any,
     ) -> JobOutcome:
         spec = QuantizeSpec.model_validate_json(json.dumps(SPEC | fields))
         task = QuantizeTask(
-            job_id="job-1", model_id="m-base", base_model="Tiny-Llama", prefix=version_prefix("m-base", "BF16"),
+            job_id="job-1", model_id=source, base_model="Tiny-Llama", prefix=version_prefix(source, "BF16"),
             precision=spec.precision, spec=spec, machine=machine, targets=targets,
         )  # fmt: skip
         workspace = Workspace(settings, store, task)
@@ -145,10 +149,9 @@ def test_a_users_conversations_calibrate_too(run: Any, tmp_path: Path) -> None:
     data = tmp_path / "own.jsonl"
     turn = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "It is here. " * 9}]
     data.write_text("".join(f"{json.dumps({'messages': turn})}\n" for _ in range(20)))
-    assert run(calibration={"uri": data.as_uri()}).ok
-    data.write_text('{"messages": []}\n')
-    again = run(calibration={"uri": data.as_uri()}, output_model_name="other", precision="W4A8")
-    assert [found.code for found in again.findings] == ["version_exists"] or not again.ok
+    outcome = run(calibration={"uri": data.as_uri()})
+    assert outcome.ok
+    assert outcome.metrics["layers"] == 2
 
 
 def test_wrong_conversations_are_told_by_line(run: Any, tmp_path: Path) -> None:
@@ -182,9 +185,12 @@ def test_a_version_that_is_there_and_a_model_that_is_quantized_are_refused(
 ) -> None:
     publish_folder(run.store, base, model_id="m-base", name="base", base_model="b", precision="SmoothQuant-W8A8")
     assert [found.code for found in run().findings] == ["version_exists"]
-    own = run.store.local_path(version_prefix("m-base", "BF16") + "config.json")
-    edit_json(own, lambda config: config.update(quantization_config={"quant_method": "awq"}))
-    assert [found.code for found in run(precision="W4A8").findings] == ["quantization_config_extra"]
+    own = tmp_path / "quantized"
+    shutil.copytree(base, own)
+    edit_json(own / "config.json", lambda config: config.update(quantization_config={"quant_method": "awq"}))
+    publish_folder(run.store, own, model_id="m-low", name="low", base_model="Tiny-Llama", precision="BF16")
+    refused = run(precision="W4A8", source="m-low")
+    assert [found.code for found in refused.findings] == ["quantization_config_extra"]
     assert not play.folders
 
 
@@ -203,15 +209,20 @@ def test_a_stop_is_heard_between_layers_and_while_quality_is_measured(run: Any, 
     assert run().ok
 
 
-def test_a_spec_of_ones_own_finds_its_model(run: Any) -> None:
-    with pytest.raises(ValueError, match="not offered for Tiny-Llama"):
-        read_task(json.dumps(SPEC).encode(), run.settings, run.store)
+def test_a_spec_of_ones_own_finds_its_model(run: Any, base: Path) -> None:
+    task = read_task(json.dumps(SPEC).encode(), run.settings, run.store)
+    assert isinstance(task, QuantizeTask)
+    assert (task.model_id, task.precision, task.targets) == ("m-base", "SmoothQuant-W8A8", (task.machine,))
+    publish_folder(run.store, base, model_id="m-odd", name="odd", base_model="Unheard-Of", precision="BF16")
+    with pytest.raises(ValueError, match="not offered for Unheard-Of"):
+        read_task(json.dumps(SPEC | {"model": "m-odd"}).encode(), run.settings, run.store)
     with pytest.raises(ValueError, match="model names no unquantized model"):
         read_task(json.dumps(SPEC | {"model": "nobody"}).encode(), run.settings, run.store)
     with pytest.raises(ValueError, match="only SmoothQuant-W8A8 has one"):
         read_task(json.dumps(SPEC | {"precision": "W4A8", "migration_strength": 0.5}).encode(), run.settings, run.store)
 
 
+@pytest.mark.timeout(600)
 def test_killed_in_the_middle_it_has_published_nothing_and_ends_well_the_next_time(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     store = open_store(settings)
