@@ -34,11 +34,12 @@ def verdict_on(source: Source, workspace: Workspace) -> JobOutcome:
     if entry is None:
         fix = "Choose a base model of the catalogue, or ask the operator to add this one."
         return failed(finding("template_selection_error", fix, found=task.base_model))
-    if isinstance(task, QuantizeTask):  # which of these may be brought from elsewhere is another question
-        entry = entry.model_copy(update={"upload_precisions": (task.precision,)})
+    made_here = isinstance(task, QuantizeTask) or (isinstance(task, ValidateTask) and task.prefix is not None)
     report = validate_warm(
         workspace.settings.run_dir,
-        ValidationTask(source=source, entry=entry, precision=task.precision, machines=workspace.machines),
+        ValidationTask(
+            source=source, entry=entry, precision=task.precision, machines=workspace.machines, made_here=made_here
+        ),
         TIMEOUT_S,
     )
     errors = [found for found in report.findings if found.severity == "error"]

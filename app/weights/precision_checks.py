@@ -14,15 +14,16 @@ _DECLARE = "Declare the precision that these weights have, or upload weights of 
 
 
 def check_declared(
-    fields: dict[str, Any], entry: CatalogEntry, precision: Precision, findings: FindingList
+    fields: dict[str, Any], entry: CatalogEntry, precision: Precision, findings: FindingList, made_here: bool = False
 ) -> Scheme | None:
     """The scheme that config.json describes, None where it describes none."""
-    if precision not in entry.upload_precisions:
+    allowed: tuple[Precision, ...] = (*entry.upload_precisions, *(entry.compress if made_here else ()))
+    if precision not in allowed:
         findings.add(
             "precision_unsupported",
             "Declare a precision that the catalogue allows for this base model, and upload weights of it.",
             found=precision,
-            expected=", ".join(entry.upload_precisions),
+            expected=", ".join(allowed),
         )
     config = fields.get("quantization_config") or fields.get("compression_config")
     if not config:

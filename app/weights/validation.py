@@ -48,15 +48,16 @@ def validate(
     work_dir: Path,
     machines: Sequence[MachineMemory],
     tokenizer_check: TokenizerCheck = check_tokenizer,
+    made_here: bool = False,
 ) -> Report:
     """What is wrong with the folder, and what it holds. Never raises for what the folder contains or how it is read.
 
     Takes seconds whatever the size: of weight files only headers are read. `work_dir` is empty and private; the
-    small files are put there.
+    small files are put there. `made_here`: they may have a precision that weights from elsewhere may not.
     """
     counted = CountedFolder(folder)
     findings = FindingList()
-    validation = _Validation(counted, entry, precision, findings)
+    validation = _Validation(counted, entry, precision, findings, made_here)
     try:
         validation.run(work_dir, machines, tokenizer_check)
     except RefusedEntry as error:
@@ -85,10 +86,13 @@ def validate(
 class _Validation:
     """One run, step by step; `facts` is what is known when it ends, however it ends."""
 
-    def __init__(self, folder: Folder, entry: CatalogEntry, precision: Precision, findings: FindingList) -> None:
+    def __init__(
+        self, folder: Folder, entry: CatalogEntry, precision: Precision, findings: FindingList, made_here: bool
+    ) -> None:
         self._folder = folder
         self._entry = entry
         self._precision = precision
+        self._made_here = made_here
         self._findings = findings
         self.facts = Facts()
 
@@ -105,7 +109,7 @@ class _Validation:
         config = scheme = architecture = None
         if fields is not None:
             config = check_config(fields, self._entry, self._findings)
-            scheme = check_declared(fields, self._entry, self._precision, self._findings)
+            scheme = check_declared(fields, self._entry, self._precision, self._findings, self._made_here)
         if fields is not None and config is not None:
             architecture = self._architecture(config, fields["architectures"][0])
         if scheme is not None:

@@ -137,7 +137,7 @@ def _check(task: ValidationTask, work_dir: Path) -> Report:
     except StoreError as error:
         wrong = finding("source_unreadable", "Check the address and who may read it.", found=error)
         return Report(findings=(wrong,))
-    return validate(folder, task.entry, task.precision, work_dir, task.machines)
+    return validate(folder, task.entry, task.precision, work_dir, task.machines, made_here=task.made_here)
 
 
 if __name__ == "__main__":

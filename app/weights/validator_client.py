@@ -45,6 +45,8 @@ class ValidationTask(BaseModel):
     entry: CatalogEntry
     precision: Precision
     machines: tuple[MachineMemory, ...] = ()
+    made_here: bool = False
+    """By a compression, which makes precisions that weights from elsewhere may not have."""
 
 
 class ValidationRequest(BaseModel):
