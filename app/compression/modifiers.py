@@ -24,6 +24,6 @@ class _AWQ(AWQModifier):  # type: ignore[misc] # llm-compressor counts as Any
 
     def _set_resolved_mappings(self, model: Any) -> None:
         super()._set_resolved_mappings(model)
-        self._resolved_mappings = [
+        self._resolved_mappings[:] = [
             mapping for mapping in self._resolved_mappings if any(map(is_module_quantized, mapping.balance_layers))
         ]

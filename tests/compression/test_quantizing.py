@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.catalog.catalog import Catalog
 from app.compression.checkpoint import WeightsUnusable
 from app.compression.quantizing import Stopped, quantize
 from app.core.job_specs import CompressionProgress
+from app.core.servable import servable, shape_of
+from app.core.specs import CPU_SMALL, MachineType, Precision
+from app.store.local_folder import LocalFolder
 from app.weights.quantization import read_scheme
+from app.weights.validation import validate
 from tests.compression.small_models import (
     divergence,
     random_samples,
@@ -22,9 +27,9 @@ from tests.compression.small_models import (
     tensors_of,
     write_llama,
 )
-from tests.weights.sound_folders import write_sound
+from tests.weights.sound_folders import write_sound, write_tokenizer
 
-PRECISIONS = ("SmoothQuant-W8A8", "AWQ-W4A16", "W8A8_FP8", "W4A8")
+PRECISIONS: tuple[Precision, ...] = ("SmoothQuant-W8A8", "AWQ-W4A16", "W8A8_FP8", "W4A8")
 WORST = {"SmoothQuant-W8A8": 0.02, "AWQ-W4A16": 0.6, "W8A8_FP8": 0.15, "W4A8": 0.6}
 """KL, in nats, of a tiny random model; a broken one has several."""
 
@@ -35,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_version_computes_what_the_original_does(base: Path, tmp_path: Path, precision: str):
+def test_the_version_computes_what_the_original_does(base: Path, tmp_path: Path, precision: Precision):
     told = run(base, tmp_path / "new", precision)
     assert (told[0].layer, told[-1].layer) == (0, told[-1].layers)
     assert told[-1].s_per_layer is not None
@@ -46,6 +51,26 @@ def test_the_version_computes_what_the_original_does(base: Path, tmp_path: Path,
     index = json.loads((tmp_path / "new/model.safetensors.index.json").read_bytes())
     assert set(index["weight_map"]) == set(tensors_of(tmp_path / "new"))
     assert divergence(base, tmp_path / "new") < WORST[precision]
+    _check_it_is_sound_and_servable(base, tmp_path / "new", precision)
+
+
+def _check_it_is_sound_and_servable(base: Path, new: Path, precision: Precision) -> None:
+    """As the validator and an endpoint's wish see it."""
+    write_tokenizer(new)
+    entry = Catalog.load().find("Tiny-Llama")
+    assert entry
+    work = new.with_name("work")
+    work.mkdir()
+    report = validate(LocalFolder(new), entry, precision, work, (), made_here=True)
+    assert report.ok, report.findings
+    facts, recipe = report.facts, recipe_for(base, precision)
+    assert (facts.scaled_by, facts.group_size, facts.block) == (recipe.scaled_by, recipe.group_size, recipe.block)
+    assert facts.activations == recipe.activations
+    assert sum(layer.count for layer in facts.linear) == 14
+    shape = shape_of(precision, facts)
+    assert servable(shape, CPU_SMALL.model_copy(update={"amx": True})) is None
+    card = MachineType(name="a100", accelerator="A100", accelerator_count=1)
+    assert (servable(shape, card) is None) is (precision in ("SmoothQuant-W8A8", "AWQ-W4A16"))
 
 
 def test_layers_that_are_kept_are_what_they_were(base: Path, tmp_path: Path):
