@@ -40,6 +40,7 @@ def same(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.soak  # its small sample: the kill in tests/jobs/test_quantize_job.py
 def test_a_killed_compression_goes_on_where_it_was(tmp_path: Path):
     write_llama(tmp_path / "base", num_hidden_layers=6)
     *_, last = run(tmp_path, "AWQ-W4A16", kill_at=3, later_s=0.05)
