@@ -49,7 +49,7 @@ def predict_measuring_bytes(config: Mapping[str, Any], tensors: Mapping[str, int
     weights = sum(tensors.values())
     vocabulary = _number(config.get("text_config") or config, "vocab_size", "padded_vocab_size", default=32_000)
     held = 2 * weights if weights <= FP32_UP_TO_BYTES else weights
-    return PROCESS_BYTES + held + 3 * WINDOW_TOKENS * vocabulary * 4
+    return PROCESS_BYTES + held + 4 * WINDOW_TOKENS * vocabulary * 4
 
 
 def layer_bytes(tensors: Mapping[str, int]) -> dict[str, int]:

@@ -97,8 +97,8 @@ class Gate(Spec):
     """The share of the probes' right answers that may be lost."""
 
 
-_EIGHT_BITS = Gate(perplexity_increase=0.05, kl_mean=0.05, kl_p99=0.5, greedy_agreement=0.9, probes_lost=0.1)
-_FOUR_BITS = Gate(perplexity_increase=0.15, kl_mean=0.15, kl_p99=1.5, greedy_agreement=0.8, probes_lost=0.15)
+_EIGHT_BITS = Gate(perplexity_increase=0.05, kl_mean=0.05, kl_p99=0.5, greedy_agreement=0.85, probes_lost=0.15)
+_FOUR_BITS = Gate(perplexity_increase=0.15, kl_mean=0.15, kl_p99=1.5, greedy_agreement=0.75, probes_lost=0.2)
 _DEFAULTS: dict[Precision, Gate] = {
     "BF16": _EIGHT_BITS,
     "W8A8_FP8": _EIGHT_BITS,
