@@ -6,7 +6,6 @@ import os
 import pickle
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +22,13 @@ from app.libc import libc
 from app.tuning.inputs import Input, bring
 from app.tuning.loop import Tell, Work, Worker, train_here
 from app.tuning.reports import Report
+from app.tuning.wire import Wire
 
 MOST_FAILURES = 8
 """Deaths of workers in one attempt; then it is for whoever started the job to start it again."""
 SILENCE_S = 1800
 """How long workers wait for one that does not answer."""
 POLL_S = 0.5
-MOST_REPORTS = 10_000
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 log = logging.getLogger(__name__)
@@ -79,31 +78,6 @@ class Crew:
             label_selector=self.labels or None,
             accelerator_type=self.accelerator,
         )
-
-
-class Wire:
-    """Between the first worker and the process that has started all: what is told, and whether to stop."""
-
-    def __init__(self) -> None:
-        self._reports: deque[Report] = deque(maxlen=MOST_REPORTS)
-        self._stop = False
-        self._error: PlatformError | None = None
-
-    def put(self, report: Report) -> bool:
-        self._reports.append(report)
-        return self._stop
-
-    def take(self) -> list[Report]:
-        return [self._reports.popleft() for _ in range(len(self._reports))]
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def fail(self, error: PlatformError) -> None:
-        self._error = error
-
-    def error(self) -> PlatformError | None:
-        return self._error
 
 
 def train_together(work: Work, crew: Crew, tell: Tell, inputs: Sequence[Input] = ()) -> None:
