@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgresql import postgresql  # noqa: F401 (a fixture)
+from tests.postgresql import migrate, postgresql  # noqa: F401 (a fixture)
 from tests.s3 import bucket, proxy, s3_url  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,14 @@ def pytest_collection_finish() -> None:
     """What all the imports have made stays: Python need not look through it again during every test."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database of the newest schema, to be copied: migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "registry.db"
+    migrate(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A control plane on a temporary registry and object store."""
 
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -46,10 +47,12 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str | None) -> Settings:
-    """An empty HOME with one model in its object store."""
+def settings(tmp_path: Path, database_url: str | None, request: pytest.FixtureRequest) -> Settings:
+    """A HOME with an empty registry, and one model in its object store."""
     settings = settings_in(tmp_path / "home", database_url)
     publish_model(settings)
+    if database_url is None:
+        shutil.copy(request.getfixturevalue("migrated_file"), settings.home / "registry.db")
     return settings
 
 
