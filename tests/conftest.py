@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import catalogue_read_once, statements_compiled_once  # noqa: F401 (fixtures)
 from tests.postgresql import migrate, postgresql  # noqa: F401 (a fixture)
 from tests.s3 import bucket, proxy, s3_url  # noqa: F401 (fixtures)
 

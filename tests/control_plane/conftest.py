@@ -21,6 +21,8 @@ from tests.control_plane.platforms import WAIT_S, FakeCluster, admin_key, client
 ON_POSTGRESQL_EVERY = 4
 UNHURRIED = {"changes_per_key_s": 1_000_000}
 """Tests are faster than people."""
+BUSY_S = 0.05
+"""Between two steps of a platform that waits for what a test plays."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,12 +68,14 @@ ClientFor = Callable[[str | None], httpx.AsyncClient]
 
 
 @pytest.fixture
-def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlatform]:
+def open_platform(settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPlatform]:
     """Opens platforms on the same HOME, one after the other as a restart does; all are closed in the end.
 
     Takes what a serve config declares, and the other fields of ControlPlaneArgs by name.
     """
     opened: list[Platform] = []
+    for name in ("ENDPOINTS_BUSY_S", "JOBS_BUSY_S"):
+        monkeypatch.setattr(f"app.control_plane.platform.{name}", BUSY_S)
 
     def close(platform: Platform) -> None:
         platform.close()
