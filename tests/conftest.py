@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.once import catalogue_read_once, statements_compiled_once  # noqa: F401 (fixtures)
 from tests.postgresql import migrate, postgresql  # noqa: F401 (a fixture)
 from tests.s3 import bucket, proxy, s3_url  # noqa: F401 (fixtures)
+from tests.unit.engines import end_host
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,9 +23,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
-    """What all the imports have made stays: Python need not look through it again during every test."""
+    """What all the imports have made stays: Python need not look through it again during every test.
+
+    And torch computes in one thread, wherever it is imported by now: the other core is the other worker's, and threads
+    that wait for each other's turn take twenty times as long.
+    """
     gc.collect()
     gc.freeze()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +40,15 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "registry.db"
     migrate(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def vllm_run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of one engine host for all tests that start vLLM, which takes long to import."""
+    run_dir = tmp_path_factory.mktemp("home") / "run"
+    run_dir.mkdir()
+    yield run_dir
+    end_host(run_dir)
 
 
 @pytest.fixture(scope="session")
