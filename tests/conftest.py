@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.once import catalogue_read_once, statements_compiled_once  # noqa: F401 (fixtures)
+from tests.once import (  # noqa: F401 (fixtures)
+    catalogue_read_once,
+    clients_read_their_files_once,
+    statements_compiled_once,
+)
 from tests.postgresql import migrate, postgresql  # noqa: F401 (a fixture)
 from tests.s3 import bucket, proxy, s3_url  # noqa: F401 (fixtures)
 from tests.unit.engines import end_host

@@ -1,10 +1,12 @@
-"""What every platform of a process would work out anew, and always comes to the same: worked out once."""
+"""What tests of one process would work out anew, again and again, and always comes to the same: worked out once."""
 
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import pytest
+from botocore.loaders import create_loader
+from httpx import create_ssl_context
 from sqlalchemy import URL, Engine, create_engine
 
 from app.catalog import catalog
@@ -16,6 +18,15 @@ def catalogue_read_once() -> Iterator[None]:
     """YAML takes longer than all else that a platform does before it is opened."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(catalog, "_parse", lru_cache(64)(catalog._parse))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clients_read_their_files_once() -> Iterator[None]:
+    """httpx reads all authorities that it trusts for each client, and botocore all that it knows of S3."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", lru_cache(8)(create_ssl_context))
+        patch.setattr("botocore.session.create_loader", lru_cache(8)(create_loader))
         yield
 
 
