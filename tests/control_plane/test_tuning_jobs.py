@@ -130,6 +130,13 @@ async def test_wishes_that_cannot_be_carried_out(
     assert told in error["message"]
 
 
+async def test_lists_of_a_wish_are_taken_as_json_has_them(admin: httpx.AsyncClient) -> None:
+    lists = {"targets": ["q_proj", "v_proj"], "auto_quantize": ["W8A8_FP8"]}
+    answer = await admin.post("/jobs", json=BODY | lists)
+    assert answer.status_code == 202, answer.text
+    assert lists.items() <= answer.json()["spec"].items()
+
+
 async def test_a_quantized_model_is_for_deploying_only(admin: httpx.AsyncClient, platform: Platform) -> None:
     add_base(platform, "m-small", "AWQ-W4A16")
     error = (await admin.post("/jobs", json=BODY | {"model": "m-small"})).json()["error"]
