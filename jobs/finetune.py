@@ -39,7 +39,7 @@ from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_target
 from app.store.sources import open_file
 from app.tuning.data.problems import DataProblems
-from app.tuning.data.reading import read_conversations
+from app.tuning.data.reading import SUFFIXES, read_conversations
 from app.tuning.data.sample_file import SampleFile, write_samples
 from app.tuning.data.tokenizer import TokenizerUnusable, load_tokenizer
 from app.tuning.inputs import Input
@@ -52,6 +52,8 @@ from jobs.workspace import Workspace, failed, main
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
 CONFIG, CARD = "config.json", "README.md"
+DATASET_COPIES = 3
+"""The file itself, its rows while they are sorted, and its tokens: what a dataset takes of a node's disk, about."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the model that it begins with, and what is said of it: the new model has its own."""
 
@@ -63,22 +65,26 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     if (done := _done(workspace, task)) is not None:
         return done
     reporter = Reporter(workspace.settings, task.job_id)
+    if wrong := _output_problem(workspace, task):
+        return _failed(wrong)
     try:
-        if wrong := _output_problem(workspace, task):
-            return failed(wrong)
         data, data_sha256 = _fetch_dataset(workspace, task)
+    except (RefusedEntry, SourceChanged, StoreError) as refused:
+        fix = "Name one plain file that the platform can read and nobody writes to."
+        return _failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
+    except _DiskShort as short:
+        fix = "Split the dataset, or make room below MODELUNIT_HOME on the nodes."
+        return _failed(finding("dataset_too_large", fix, found=short))
+    try:
         base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))  # wrong data cost no more
         samples = _prepare(workspace, task, base, data)
         planned = plan(task.spec, len(samples), _longest(base))
     except DataProblems as found:
         return _data_failure(found)
-    except (RefusedEntry, SourceChanged, StoreError) as refused:
-        fix = "Name one plain file that the platform can read and nobody writes to."
-        return failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
     except TokenizerUnusable as unusable:
-        return failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
+        return _failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
     except BadRequest as wrong_value:
-        return failed(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
+        return _failed(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
     print("\n".join(["the plan:", *planned.told()]), flush=True)
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first iteration")
@@ -91,7 +97,7 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     except PlatformError as error:
         if error.status >= 500:
             raise
-        return failed(finding("training_failed", str(error)))  # it would come to the same again
+        return _failed(finding("training_failed", str(error)))  # it would come to the same again
     last = trained.progress
     if trained.stopped:
         told = f"it stopped at a checkpoint, after iteration {last.iteration} of {last.iterations}"
@@ -155,7 +161,14 @@ def _fetch_dataset(workspace: Workspace, task: TuneTask) -> tuple[Path, str]:
     """The file, on this node, and its sha256."""
     workspace.progress("fetching the dataset")
     folder, file = open_file(task.spec.dataset, workspace.settings)
-    path = workspace.scratch / f"dataset{Path(file.name).suffix.lower()}"
+    free_bytes = shutil.disk_usage(workspace.scratch).free
+    if DATASET_COPIES * file.size_bytes > free_bytes:  # a full disk would stop everything else on this node
+        gib = [f"{size_bytes / (1 << 30):.1f} GiB" for size_bytes in (file.size_bytes, free_bytes)]
+        raise _DiskShort(
+            f"it has {gib[0]}; with room to sort and to tokenize {DATASET_COPIES} times that, {gib[1]} free"
+        )
+    suffix = Path(file.name).suffix.lower()
+    path = workspace.scratch / f"dataset{suffix if suffix in SUFFIXES else ''}"  # whose names may be of any length
     return path, fetch_file(folder, file, path)
 
 
@@ -234,11 +247,25 @@ def _output_problem(workspace: Workspace, task: TuneTask) -> Finding | None:
     mark = job_object(task.job_id, "output-checked")
     if next(workspace.store.list(mark), None) is not None:
         return None
-    there = next(open_target(task.spec.output.uri, workspace.settings).list(""), None)
+    try:
+        there = next(open_target(task.spec.output.uri, workspace.settings).list(""), None)
+    except StoreError as refused:
+        fix = "Name a folder that the platform can write to, with no link on the way to it."
+        return finding("output_unusable", fix, found=without_paths(str(refused)))
     if there is not None and not task.spec.overwrite:
         return finding("output_not_empty", "Empty it, or say overwrite: true.", file=there.name)
     workspace.store.write(mark, b"")
     return None
+
+
+def _failed(wrong: Finding) -> JobOutcome:
+    """The outcome of a job that found just this; its reason alone says what was found and what to do."""
+    told = (wrong.message, f"{wrong.found.rstrip('.')}." if wrong.found else "", wrong.fix)
+    return failed(wrong).model_copy(update={"reason": " ".join(part for part in told if part)})
+
+
+class _DiskShort(Exception):
+    """The dataset is too large for this node."""
 
 
 def _data_failure(found: DataProblems) -> JobOutcome:

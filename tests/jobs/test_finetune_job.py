@@ -16,6 +16,7 @@ from app.core.specs import CPU_SMALL
 from app.core.tuning_spec import TuningSpec
 from app.settings import Settings
 from app.store.layout import HELD_MANIFEST, job_object, publish_folder, read_manifest, version_prefix
+from app.store.object_store import StoreError
 from app.store.objects import open_store
 from app.tuning.inputs import Input
 from app.tuning.reporter import Reporter
@@ -190,12 +191,42 @@ def test_a_dataset_that_is_no_plain_file(tune: Any, tmp_path: Path, kind: str) -
         data.mkdir()
     outcome = tune()
     assert [found.code for found in outcome.findings] == ["dataset_unreadable"]
+    assert "Name one plain file" in outcome.reason
     assert str(tmp_path) not in outcome.model_dump_json()
+
+
+def test_a_dataset_for_which_a_node_has_no_room_fills_no_disk(tune: Any, tmp_path: Path) -> None:
+    with (tmp_path / "facts.jsonl").open("wb") as file:
+        file.truncate(1 << 43)  # of holes
+    outcome = tune()
+    assert [found.code for found in outcome.findings] == ["dataset_too_large"]
+    assert "it has 8192.0 GiB" in outcome.reason
+    assert not list((tmp_path / "home/tmp/job-1").glob("*dataset*"))
+
+
+def test_a_name_with_a_very_long_ending_is_one_of_an_unknown_format(tune: Any, tmp_path: Path) -> None:
+    data = (tmp_path / "facts.jsonl").rename(tmp_path / f"a.{'b' * 250}")
+    outcome = tune(dataset={"uri": data.as_uri()})
+    assert "the name ends in none of .jsonl" in outcome.reason
+
+
+def test_a_store_that_is_away_is_no_fault_of_the_dataset(tune: Any) -> None:
+    tune.store.delete(f"{version_prefix('m-base', 'BF16')}manifest.json")
+    with pytest.raises(StoreError):  # so that another attempt is made
+        tune()
+
+
+def test_an_output_folder_behind_a_link_is_told_as_such(tune: Any, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    outcome = tune(output={"uri": f"{(tmp_path / 'link').as_uri()}/folder"})
+    assert [found.code for found in outcome.findings] == ["output_unusable"]
+    assert "there is a link on the way" in outcome.reason
 
 
 def test_values_that_do_not_go_with_the_model(tune: Any) -> None:
     outcome = tune(max_length=1024)
     assert "The model takes at most 512" in str(outcome.findings[0].found)
+    assert "The model takes at most 512" in outcome.reason
 
 
 def test_a_training_that_would_fail_again_is_not_tried_again(tune: Any, play: Play) -> None:
@@ -206,6 +237,7 @@ def test_a_training_that_would_fail_again_is_not_tried_again(tune: Any, play: Pl
     outcome = tune()
     assert not outcome.ok
     assert "lower learning_rate" in outcome.findings[0].fix
+    assert outcome.reason == f"The training came to no result. {play.raises}"
 
 
 def test_a_stop_before_the_training_and_one_within(tune: Any, play: Play) -> None:
