@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import json
 import logging
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import psutil
 
-from app.core.errors import PlatformError, without_paths
+from app.core.errors import PlatformError, Unavailable, without_paths
 from app.core.findings import Finding
 from app.core.job_specs import TASK, AnyTask, JobOutcome, JobProgress, MachineMemory, TrainingProgress, TuneTask
 from app.settings import Settings
+from app.store.folder_use import in_use, is_in_use
 from app.store.layout import JOB_PROGRESS, job_object
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_store
@@ -24,6 +26,9 @@ from app.store.objects import open_store
 PROGRESS_PERIOD_S = 1.0
 SCRATCH_KEPT_S = 24 * 3600.0
 """What a job that never came to its end has left on a node is there for its next attempt, but not for ever."""
+
+RIVAL_S = 30
+"""How long a process waits for another one of its job to end."""
 
 log = logging.getLogger("jobs")
 
@@ -75,13 +80,30 @@ class Workspace:
         print(json.dumps(told, ensure_ascii=False), flush=True)
         self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work in `scratch` as the only process of this job on this node, and keep it from being swept up meanwhile.
+
+        One that an attempt before has left behind is about to end, as Ray sees to it. Raises Unavailable if not.
+        """
+        with in_use(self.scratch), (self.scratch / ".running").open("w") as mark:
+            for left in reversed(range(RIVAL_S)):
+                try:
+                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not left:
+                        raise Unavailable("Another process of this job works on this machine.") from None
+                    time.sleep(1)
+            yield
+
 
 def sweep_scratch(settings: Settings) -> None:
-    """Remove the folders of jobs that nobody has written to for long."""
+    """Remove the folders of jobs that nobody uses and nobody has written to for long."""
     for folder in (settings.home / "tmp").glob("job-*"):
         with contextlib.suppress(OSError):  # another job does the same, or its own is about to begin again
             touched_at = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-            if touched_at < time.time() - SCRATCH_KEPT_S:
+            if touched_at < time.time() - SCRATCH_KEPT_S and not is_in_use(folder):
                 shutil.rmtree(folder)
 
 
@@ -114,7 +136,7 @@ def main(
         sys.exit(f"--spec {named}: {error}")
     sweep_scratch(settings)
     workspace = Workspace(settings, store, task)
-    with _reported():
+    with _reported(), workspace.alone():
         workspace.finish(work(workspace))
 
 
