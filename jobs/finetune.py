@@ -93,7 +93,7 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     workspace.progress("waiting for machines")
     run = _run(workspace, task, planned, base, samples)
     try:
-        trained = train(run, reporter, _inputs(workspace, task, run))
+        trained = train(run, reporter, partial(_inputs, workspace, task, run))
     except PlatformError as error:
         if error.status >= 500:
             raise
@@ -142,9 +142,7 @@ def _run(workspace: Workspace, task: TuneTask, planned: TrainingPlan, base: Path
 
 
 def _inputs(workspace: Workspace, task: TuneTask, run: Run) -> tuple[Input, ...]:
-    """What further machines need of this one's disk."""
-    if task.spec.instances == 1:
-        return ()
+    """What other machines need of this one's disk."""
     folder, samples = workspace.scratch / "samples", job_object(task.job_id, "samples/")
     put_files(workspace.store, samples, folder)
     manifest = read_manifest(workspace.store, task.prefix)
@@ -232,12 +230,13 @@ def _publish(workspace: Workspace, task: TuneTask, run: Run, outcome: JobOutcome
 
 
 def _release(workspace: Workspace, task: TuneTask) -> None:
-    """Write the manifest, unless people want to have a look first; with it the checkpoints have done their work."""
+    """Write the manifest, unless people want to have a look first; what only training needed has done its work."""
     store = workspace.store
     if task.spec.export == "auto" or task.finish:
         write_manifest(store, Manifest.model_validate_json(store.read(job_object(task.job_id, HELD_MANIFEST))))
-    for stored in list(store.list(job_object(task.job_id, "checkpoints/"))):
-        store.delete(stored.name)
+    for needed in ("checkpoints/", "samples/"):
+        for stored in list(store.list(job_object(task.job_id, needed))):
+            store.delete(stored.name)
 
 
 def _output_problem(workspace: Workspace, task: TuneTask) -> Finding | None:

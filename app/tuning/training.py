@@ -4,26 +4,31 @@ import tempfile
 from pathlib import Path
 
 from app.core.job_specs import TrainingProgress
+from app.store.file_store import FileStore
 from app.tuning.checkpoints import CheckpointStore
+from app.tuning.cluster import connect, is_one_node
 from app.tuning.crew import Crew, train_together
-from app.tuning.inputs import Input
 from app.tuning.loop import Work, read_reports
 from app.tuning.reporter import Reporter
 from app.tuning.reports import RECENT, Report, remaining_s
 from app.tuning.result import answer, write_model, write_tensorboard
-from app.tuning.run import Run, Trained
+from app.tuning.run import Inputs, Run, Trained
 
 
-def train(run: Run, reporter: Reporter, inputs: tuple[Input, ...] = ()) -> Trained:
+def train(run: Run, reporter: Reporter, inputs: Inputs) -> Trained:
     """Train as the plan says, unless `run.finish`, and write the result; stopped at a checkpoint, only say so.
 
-    `inputs` names, where there are several machines, what those bring from the store that are not this one. Raises
-    Diverged, StoreError, and Ray's TrainingFailedError when workers die again and again.
+    `inputs` is asked where a worker may be on another machine than this process. Raises Diverged, Unavailable,
+    StoreError, and Ray's TrainingFailedError when workers die again and again.
     """
     plan, checkpoints = run.plan, CheckpointStore(run.store, run.checkpoints)
     work = Work(plan, run.base, run.samples, checkpoints)
     if plan.iterations and not run.finish:
-        train_together(work, Crew.on(run.machine, run.instances), _Log(reporter), inputs)
+        crew = Crew.on(run.machine, run.instances)
+        connect(crew)
+        # A store of files is at the same place on every node, but this node's disk is not; and a cluster may grow.
+        at_hand = isinstance(run.store, FileStore) and is_one_node()
+        train_together(work, crew, _Log(reporter), () if at_hand else inputs())
     with tempfile.TemporaryDirectory(prefix="modelunit-result-") as name:
         folder = Path(name)
         found = checkpoints.fetch_newest(plan, run.samples.digest, folder)
