@@ -11,6 +11,7 @@ from app.control_plane.platform import Platform
 from app.core.errors import Conflict
 from app.core.job_specs import output_model_id
 from app.core.records import DEFAULT_WORKSPACE, Event, Job, Model, Version
+from app.core.specs import EndpointSpec
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, until
 from tests.control_plane.trainings import BASE, BASE_MODEL, BODY, Training, add_base, rooms, tune
@@ -258,6 +259,13 @@ def test_time_in_queues_and_preparation_does_not_count_for_auto_stop(
     assert "as auto_stop_s says" in training.job.reason
     training.stops()
     training.becomes("stopped")
+    platform.tuning.resume(DEFAULT_WORKSPACE, training.id)  # for as long again
+    training.becomes("running")
+    training.tells(60, iterated_s=7199.0)
+    until(lambda: training.job.progress == 0.6)
+    assert training.job.state == "running"
+    training.tells(61, iterated_s=7201.0)
+    until(training.is_told_to_stop)
 
 
 def test_a_hang_is_told_and_ends(open_platform: Callable[..., Platform], cluster: FakeCluster) -> None:
@@ -305,15 +313,27 @@ def test_a_preemptible_job_leaves_for_an_endpoint_and_comes_back(
     short = {"ep-1": platform.machines.get("cpu-small")}
     monkeypatch.setattr(platform.job_runner._tuning_runs, "_short", lambda: short)
     until(leaves.is_told_to_stop)
-    assert leaves.job.reason == "its place goes to endpoint ep-1"
+    assert leaves.job.reason == "its place goes to an endpoint that finds no room"
     leaves.writes_checkpoint(3)
     leaves.stops()
-    until(lambda: leaves.job.reason == "waiting: endpoint ep-1 needs room first")
+    until(lambda: leaves.job.reason == "waiting: an endpoint needs room first")
     assert (leaves.job.state, stays.job.state) == ("queued", "running")
     short.clear()
     leaves.becomes("running")
     assert f"{leaves.id}-2" in cluster.submitted
     assert not leaves.is_told_to_stop()
+
+
+def test_an_endpoint_for_which_there_is_never_room_stops_no_job(platform: Platform, cluster: FakeCluster) -> None:
+    for loop in platform.loops:
+        loop.stop()
+    cluster.nodes = rooms(0.1)
+    for name, machine, told in (("small", "cpu-small", "0.25 CPU, 0.1 free"), ("large", "gpu-1", "1 x GPU, no node")):
+        endpoint = platform.endpoints.create(DEFAULT_WORKSPACE, EndpointSpec(name=name, model=BASE))
+        update = {"machine_type": machine, "reason": f"the first unit is waiting for {told}"}
+        platform.registry.put(endpoint.model_copy(update=update))
+    platform.machines.look()
+    assert [machine.name for machine in platform.job_runner._tuning_runs._short().values()] == ["cpu-small"]
 
 
 async def test_the_estimate_goes_by_the_table_and_then_by_what_was_measured(

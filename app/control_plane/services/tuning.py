@@ -14,7 +14,7 @@ from app.control_plane.services.models import Models, new_version
 from app.core.errors import Conflict, InvalidField
 from app.core.findings import Facts
 from app.core.job_specs import JobOutcome, output_model_id
-from app.core.jobs import UNFINISHED, anew, tune_task
+from app.core.jobs import UNFINISHED, resumed, tune_task
 from app.core.records import Job, Model, Record, Version
 from app.core.tuning_spec import TuningSpec
 from app.store.database import Registry
@@ -133,6 +133,8 @@ class Tuning:
             if job.state in AGAIN and not self._jobs.checkpoint(job):
                 raise Conflict("This job has no checkpoint yet, so there is nothing to export.")
             return self._begin_again(workspace, job_id, finish=True)
+        with self._lock:
+            self._bounds.finished_model(workspace)
         manifest, outcome = self._held(job), self._jobs.outcome(job) or JobOutcome(ok=True)
         write_manifest(self._store, manifest)
         with self._lock:
@@ -158,7 +160,7 @@ class Tuning:
                 raise Conflict(f"Model {job.model_name}, which this job began with, is gone.")
             self._bounds.job(workspace)
             self._jobs.forget_stop(job)
-            run = anew(job)
+            run = resumed(job)
             again = job.model_copy(
                 update={
                     "state": "creating", "reason": "", "run": run, "finished_at": None, "findings": (),
