@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.core.errors import BadRequest, PlatformError, without_paths
 from app.core.field_errors import field_error
 from app.core.findings import Finding, finding
-from app.core.job_specs import TASK, AnyTask, JobOutcome, TuneTask
+from app.core.job_specs import TASK, WAITING_FOR_MACHINES, AnyTask, JobOutcome, TuneTask
 from app.core.model_specs import Source
 from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES
 from app.core.tuning_card import model_card
@@ -90,7 +90,7 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first iteration")
 
     _fetch_base(workspace, task, lambda name: True)
-    workspace.progress("waiting for machines")
+    workspace.progress(WAITING_FOR_MACHINES)
     run = _run(workspace, task, planned, base, samples)
     try:
         trained = train(run, reporter, partial(_inputs, workspace, task, run))

@@ -41,6 +41,7 @@ class Workspace:
     store: ObjectStore
     task: AnyTask
     _told_at: float = field(default=-PROGRESS_PERIOD_S)
+    _phase: str = field(default="")
     _trained: TrainingProgress | None = field(default=None)
     """What an attempt before told of its training."""
 
@@ -63,10 +64,13 @@ class Workspace:
         return self.task.machines or (MachineMemory(name="this node", memory_bytes=psutil.virtual_memory().total),)
 
     def progress(self, phase: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
-        """Tell how far it is; at most once per period, and a store that fails now does not fail the job."""
-        if time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
+        """Tell how far it is: each phase at once, and what is done of it at most once per period.
+
+        A store that fails now does not fail the job.
+        """
+        if phase == self._phase and time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
             return
-        self._told_at = time.monotonic()
+        self._told_at, self._phase = time.monotonic(), phase
         told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes, training=self._trained)
         print(f"{phase}: {done_bytes >> 20} of {total_bytes >> 20} MiB" if total_bytes else phase, flush=True)
         with contextlib.suppress(StoreError):

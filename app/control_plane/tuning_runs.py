@@ -9,7 +9,7 @@ from typing import Any
 from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.machines import Machines
 from app.core.job_queue import RANK, JobQueue, Place, leaves, same_kind
-from app.core.job_specs import TRAINING, JobProgress
+from app.core.job_specs import TRAINING, WAITING_FOR_MACHINES, JobProgress
 from app.core.jobs import has_process, tune_task
 from app.core.records import Endpoint, Job
 from app.core.slots import machine_resources
@@ -95,8 +95,10 @@ class TuningRuns:
         pulse = self._pulses[job.id] = feel(self._pulses.get(job.id), trained, now_s)
         return hang_reason(pulse, trained, now_s)
 
-    def is_to_be_ended(self, job: Job) -> bool:
-        """Whether one that is to stop, which is told so here, has had its time."""
+    def is_to_be_ended(self, job: Job, progress: JobProgress) -> bool:
+        """Whether one that is to stop, which is told so here, has had its time, or can do nothing with it."""
+        if progress.phase == WAITING_FOR_MACHINES:  # where it hears nothing
+            return True
         if job.id not in self._told:
             self._jobs.tell_to_stop(job)
             self._told.add(job.id)

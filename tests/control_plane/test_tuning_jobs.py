@@ -9,9 +9,10 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.errors import Conflict
-from app.core.job_specs import output_model_id
+from app.core.job_specs import WAITING_FOR_MACHINES, JobProgress, output_model_id
 from app.core.records import DEFAULT_WORKSPACE, Event, Job, Model, Version
 from app.core.specs import EndpointSpec
+from app.store.layout import JOB_PROGRESS, job_object
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, until
 from tests.control_plane.trainings import BASE, BASE_MODEL, BODY, Training, add_base, rooms, tune
@@ -198,6 +199,18 @@ def test_a_process_that_does_not_stop_is_ended(
     until(training.is_told_to_stop)
     assert not cluster.stopped
     wall.jump(seconds=601)
+    training.becomes("stopped")
+    assert cluster.stopped == {training.id}
+
+
+def test_one_that_waits_for_machines_is_ended_at_once(
+    platform: Platform, cluster: FakeCluster, begin: Callable[..., Training]
+) -> None:
+    training = begin()
+    waits = JobProgress(phase=WAITING_FOR_MACHINES)
+    training.store.write(job_object(training.id, JOB_PROGRESS), waits.model_dump_json().encode())
+    until(lambda: training.job.reason == WAITING_FOR_MACHINES)
+    platform.jobs.stop(DEFAULT_WORKSPACE, training.id)
     training.becomes("stopped")
     assert cluster.stopped == {training.id}
 

@@ -11,7 +11,14 @@ import pytest
 import jobs.finetune
 from app.core.errors import PlatformError
 from app.core.findings import Facts
-from app.core.job_specs import JobOutcome, TrainingProgress, TuneTask, ValidateTask
+from app.core.job_specs import (
+    WAITING_FOR_MACHINES,
+    JobOutcome,
+    JobProgress,
+    TrainingProgress,
+    TuneTask,
+    ValidateTask,
+)
 from app.core.specs import CPU_SMALL
 from app.core.tuning_spec import TuningSpec
 from app.settings import Settings
@@ -135,6 +142,13 @@ def test_the_result_is_a_whole_model_with_a_card(tune: Any, play: Play, capsys: 
     assert "learning_rate: 2e-05 (default)" in capsys.readouterr().out
     [run] = play.runs
     assert (len(run.samples), run.plan.max_length, run.checkpoints) == (40, 512, "jobs/job-1/checkpoints/")
+
+
+def test_what_it_waits_for_is_told_however_fast_it_came_there(tune: Any, play: Play) -> None:
+    play.raises = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        tune()
+    assert JobProgress.model_validate_json(tune.store.read("jobs/job-1/progress.json")).phase == WAITING_FOR_MACHINES
 
 
 def test_what_was_published_is_not_trained_again(tune: Any, play: Play) -> None:
