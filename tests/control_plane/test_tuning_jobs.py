@@ -155,6 +155,7 @@ async def test_a_developer_s_key_names_no_folder_of_others(
     for fields, param in (
         ({}, "dataset.uri"),
         ({**bucket, "output": {"uri": "file:///srv"}}, "output.uri"),
+        ({**bucket, "output": {"uri": "s3://bucket/theirs"}, "overwrite": True}, "output.uri"),
         ({**bucket, "keep_logs": {"uri": "file:///srv"}}, "keep_logs.uri"),
     ):
         answer = await developer.post("/jobs", json=BODY | fields)
