@@ -54,6 +54,8 @@ RESULT = "result.json"
 CONFIG, CARD = "config.json", "README.md"
 DATASET_COPIES = 3
 """The file itself, its rows while they are sorted, and its tokens: what a dataset takes of a node's disk, about."""
+PLATFORMS_OWN = {"auto_quantize", "auto_stop_s", "export", "keep_logs", "notify", "preemptible", "priority"}
+"""Fields of a wish that nobody would see to in a job that is started by hand."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the model that it begins with, and what is said of it: the new model has its own."""
 
@@ -293,6 +295,9 @@ def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
         spec = TuningSpec.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(field_error(error).message) from None
+    wished = {name for name, value in spec if value != TuningSpec.model_fields[name].default}
+    if others := sorted(wished & PLATFORMS_OWN):
+        raise ValueError(f"{others[0]} is seen to by the platform alone; leave it out, or POST this to its jobs")
     versions = [manifest for manifest in find_manifests(store) if manifest.precision == "BF16"]
     base = next((one for one in versions if spec.model in (one.model_id, one.name)), None)
     if base is None:

@@ -151,3 +151,5 @@ def _reported() -> Iterator[None]:
     except (PlatformError, OSError, ValueError) as error:
         log.exception("the job could not go on")
         sys.exit(without_paths(str(error)))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one was")

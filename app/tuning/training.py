@@ -1,7 +1,9 @@
 """One attempt at a training: go on from the newest checkpoint, and make a model of the last one."""
 
+import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from app.core.job_specs import TrainingProgress
 from app.store.file_store import FileStore
@@ -13,6 +15,8 @@ from app.tuning.reporter import Reporter
 from app.tuning.reports import RECENT, Report, remaining_s
 from app.tuning.result import answer, write_model, write_tensorboard
 from app.tuning.run import Inputs, Run, Trained
+
+log = logging.getLogger(__name__)
 
 
 def train(run: Run, reporter: Reporter, inputs: Inputs) -> Trained:
@@ -38,8 +42,18 @@ def train(run: Run, reporter: Reporter, inputs: Inputs) -> Trained:
             return Trained(progress, stopped=True)
         model = write_model(plan, run.base, folder if found else None, run.output, run.adapter)
     write_tensorboard(reports, run.tensorboard)
+    return Trained(progress, sample=_sample(model, run))
+
+
+def _sample(model: Any, run: Run) -> str:
+    """What the model says to the first question; empty where it has none or cannot say anything."""
     ids, trained = run.samples[0]
-    return Trained(progress, sample=answer(model, run.base, ids[: int(trained.argmax())].tolist()))
+    question = ids[: int(trained.argmax())].tolist()
+    try:
+        return answer(model, run.base, question) if question else ""
+    except Exception as error:  # whatever transformers raises: the weights are trained, and are not lost for this
+        log.warning("the new model gave no sample (%s)", type(error).__name__)
+        return ""
 
 
 class _Log:

@@ -294,6 +294,8 @@ def test_by_hand_the_same_file_is_the_same_job(tune: Any, tmp_path: Path) -> Non
         ({"model": "none"}, "no unquantized model"),
         ({"rank": 0}, "rank is 0"),
         ({"machine_type": "tpu"}, "machine_type is unknown"),
+        ({"auto_stop_s": 3600}, "auto_stop_s is seen to by the platform alone; leave it out"),
+        ({"export": "manual"}, "export is seen to by the platform alone"),
     ):
         with pytest.raises(ValueError, match=told):
             read_task(json.dumps(json.loads(text) | wrong).encode(), settings, tune.store)
