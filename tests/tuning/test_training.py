@@ -18,7 +18,8 @@ def test_a_model_that_can_give_no_sample_is_not_lost(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("output", "adapter", "tensorboard")}
     run = Run(
         plan=plan_of(iterations=0), base=base, samples=cast(SampleFile, RandomSamples(4)), **folders,
-        store=FileStore(tmp_path / "store"), checkpoints="jobs/job-1/checkpoints/", machine=CPU_SMALL, instances=1, finish=False,
+        store=FileStore(tmp_path / "store"), checkpoints="jobs/job-1/checkpoints/", machine=CPU_SMALL,
+        instances=1, finish=False,
     )  # fmt: skip
     trained = train(run, Reporter(Settings(home=tmp_path), "job-1"), lambda: ())
     assert (trained.stopped, trained.sample) == (False, "")
