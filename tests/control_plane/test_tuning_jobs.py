@@ -103,6 +103,26 @@ def test_what_a_stopped_job_has_published_is_nobody_s_until_it_goes_with_the_job
     assert not list(training.store.list(f"jobs/{training.id}"))
 
 
+def test_a_job_that_is_being_deleted_does_not_go_on(
+    platform: Platform, begin: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = begin()
+    training.writes_checkpoint(3)
+    training.fails("the end")
+    training.becomes("failed")
+    delete_files = platform.jobs.delete_files
+
+    def meanwhile(job: Job) -> None:
+        for action in (platform.tuning.resume, platform.tuning.export, platform.jobs.delete):
+            with pytest.raises(Conflict, match="is being deleted"):
+                action(DEFAULT_WORKSPACE, job.id)
+        delete_files(job)
+
+    monkeypatch.setattr(platform.jobs, "delete_files", meanwhile)
+    platform.jobs.delete(DEFAULT_WORKSPACE, training.id)
+    assert not platform.jobs.find(DEFAULT_WORKSPACE, type="finetune")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "param", "told"),
     [

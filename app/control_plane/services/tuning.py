@@ -134,6 +134,7 @@ class Tuning:
                 raise Conflict("This job has no checkpoint yet, so there is nothing to export.")
             return self._begin_again(workspace, job_id, finish=True)
         with self._lock:
+            self._jobs.require_staying(job)
             self._bounds.finished_model(workspace)
         manifest, outcome = self._held(job), self._jobs.outcome(job) or JobOutcome(ok=True)
         write_manifest(self._store, manifest)
@@ -154,6 +155,7 @@ class Tuning:
     def _begin_again(self, workspace: str, job_id: str, *, finish: bool) -> Job:
         with self._lock:
             job = self._get(workspace, job_id)
+            self._jobs.require_staying(job)
             if job.state not in AGAIN:
                 raise Conflict(f"This job is {job.state}; only one that is {' or '.join(AGAIN)} can go on.")
             if self._registry.get(Model, job.model_id or "") is None:
