@@ -26,7 +26,6 @@ from app.store.fetching import fetch_file, fetch_version
 from app.store.folders import RefusedEntry, SourceChanged
 from app.store.layout import (
     HELD_MANIFEST,
-    MANIFEST,
     Manifest,
     find_manifests,
     job_object,
@@ -106,7 +105,7 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
         return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics)
 
     workspace.progress("checking the result")
-    _complete(run, model_card(task, planned, last, data_sha256, samples.digest))
+    _complete(workspace, task, run, model_card(task, planned, last, data_sha256, samples.digest))
     outcome = verdict_on(Source(uri=run.output.resolve().as_uri()), workspace)
     if not outcome.ok:
         return outcome.model_copy(update={"metrics": last.metrics})
@@ -189,13 +188,21 @@ def _longest(base: Path) -> int | None:
     return longest if isinstance(longest, int) else None
 
 
-def _complete(run: Run, card: str) -> None:
-    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were."""
-    for path in sorted(path for path in run.base.rglob("*") if path.is_file()):
-        name = path.relative_to(run.base)
-        if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
-            (run.output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, run.output / name)
+def _complete(workspace: Workspace, task: TuneTask, run: Run, card: str) -> None:
+    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were published.
+
+    What else has come to lie there since, links too, is none of the model.
+    """
+    manifest = read_manifest(workspace.store, task.prefix)
+    assert manifest is not None
+    for file in manifest.files:
+        if file.name.endswith(_WEIGHTS) or file.name == CONFIG:
+            continue
+        path = run.output / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.base / file.name, path)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            raise StoreError(f"{file.name} is not what the manifest says")
     (run.output / CARD).write_text(card, "utf-8")
 
 

@@ -22,7 +22,15 @@ from app.core.job_specs import (
 from app.core.specs import CPU_SMALL
 from app.core.tuning_spec import TuningSpec
 from app.settings import Settings
-from app.store.layout import HELD_MANIFEST, job_object, publish_folder, read_manifest, version_prefix
+from app.store.layout import (
+    HELD_MANIFEST,
+    ManifestFile,
+    job_object,
+    publish_folder,
+    read_manifest,
+    version_prefix,
+    write_manifest,
+)
 from app.store.object_store import ObjectStore, StoreError
 from app.store.objects import open_store
 from app.tuning.inputs import Input
@@ -142,6 +150,22 @@ def test_the_result_is_a_whole_model_with_a_card(tune: Any, play: Play, capsys: 
     assert "learning_rate: 2e-05 (default)" in capsys.readouterr().out
     [run] = play.runs
     assert (len(run.samples), run.plan.max_length, run.checkpoints) == (40, 512, "jobs/job-1/checkpoints/")
+
+
+def test_only_what_was_published_of_the_base_is_in_the_result(tune: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    base = tmp_path / "home/objects" / version_prefix("m-base", "BF16")
+    (base / "notes.txt").symlink_to(tmp_path / "secret")
+    assert tune().ok
+    assert "notes.txt" not in names(tune, PREFIX)
+    tune.store.delete("jobs/job-1/result.json")
+    (base / "README.txt").write_text("x")
+    manifest = read_manifest(tune.store, version_prefix("m-base", "BF16"))
+    assert manifest
+    changed = ManifestFile(name="README.txt", size_bytes=1, sha256="0" * 64)
+    write_manifest(tune.store, manifest.model_copy(update={"files": (*manifest.files, changed)}))
+    with pytest.raises(StoreError, match=r"README.txt is not what the manifest says"):
+        tune()
 
 
 def test_what_it_waits_for_is_told_however_fast_it_came_there(tune: Any, play: Play) -> None:
