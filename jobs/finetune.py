@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from app.core.errors import BadRequest, PlatformError, without_paths
 from app.core.field_errors import field_error
 from app.core.findings import Finding, finding
-from app.core.job_specs import TASK, AnyTask, JobOutcome, TuneTask
+from app.core.job_specs import TASK, WAITING_FOR_MACHINES, AnyTask, JobOutcome, TuneTask
 from app.core.model_specs import Source
 from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES
 from app.core.tuning_card import model_card
@@ -26,7 +26,6 @@ from app.store.fetching import fetch_file, fetch_version
 from app.store.folders import RefusedEntry, SourceChanged
 from app.store.layout import (
     HELD_MANIFEST,
-    MANIFEST,
     Manifest,
     find_manifests,
     job_object,
@@ -39,7 +38,7 @@ from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_target
 from app.store.sources import open_file
 from app.tuning.data.problems import DataProblems
-from app.tuning.data.reading import read_conversations
+from app.tuning.data.reading import SUFFIXES, read_conversations
 from app.tuning.data.sample_file import SampleFile, write_samples
 from app.tuning.data.tokenizer import TokenizerUnusable, load_tokenizer
 from app.tuning.inputs import Input
@@ -52,6 +51,10 @@ from jobs.workspace import Workspace, failed, main
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
 CONFIG, CARD = "config.json", "README.md"
+DATASET_COPIES = 3
+"""The file itself, its rows while they are sorted, and its tokens: what a dataset takes of a node's disk, about."""
+PLATFORMS_OWN = {"auto_quantize", "auto_stop_s", "export", "keep_logs", "notify", "preemptible", "priority"}
+"""Fields of a wish that nobody would see to in a job that is started by hand."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the model that it begins with, and what is said of it: the new model has its own."""
 
@@ -63,42 +66,46 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     if (done := _done(workspace, task)) is not None:
         return done
     reporter = Reporter(workspace.settings, task.job_id)
+    if wrong := _output_problem(workspace, task):
+        return _failed(wrong)
     try:
-        if wrong := _output_problem(workspace, task):
-            return failed(wrong)
         data, data_sha256 = _fetch_dataset(workspace, task)
+    except (RefusedEntry, SourceChanged, StoreError) as refused:
+        fix = "Name one plain file that the platform can read and nobody writes to."
+        return _failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
+    except _DiskShort as short:
+        fix = "Split the dataset, or make room below MODELUNIT_HOME on the nodes."
+        return _failed(finding("dataset_too_large", fix, found=short))
+    try:
         base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))  # wrong data cost no more
         samples = _prepare(workspace, task, base, data)
         planned = plan(task.spec, len(samples), _longest(base))
     except DataProblems as found:
         return _data_failure(found)
-    except (RefusedEntry, SourceChanged, StoreError) as refused:
-        fix = "Name one plain file that the platform can read and nobody writes to."
-        return failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
     except TokenizerUnusable as unusable:
-        return failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
+        return _failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
     except BadRequest as wrong_value:
-        return failed(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
+        return _failed(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
     print("\n".join(["the plan:", *planned.told()]), flush=True)
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first iteration")
 
     _fetch_base(workspace, task, lambda name: True)
-    workspace.progress("waiting for machines")
+    workspace.progress(WAITING_FOR_MACHINES)
     run = _run(workspace, task, planned, base, samples)
     try:
-        trained = train(run, reporter, _inputs(workspace, task, run))
+        trained = train(run, reporter, partial(_inputs, workspace, task, run))
     except PlatformError as error:
         if error.status >= 500:
             raise
-        return failed(finding("training_failed", str(error)))  # it would come to the same again
+        return _failed(finding("training_failed", str(error)))  # it would come to the same again
     last = trained.progress
     if trained.stopped:
         told = f"it stopped at a checkpoint, after iteration {last.iteration} of {last.iterations}"
         return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics)
 
     workspace.progress("checking the result")
-    _complete(run, model_card(task, planned, last, data_sha256, samples.digest))
+    _complete(workspace, task, run, model_card(task, planned, last, data_sha256, samples.digest))
     outcome = verdict_on(Source(uri=run.output.resolve().as_uri()), workspace)
     if not outcome.ok:
         return outcome.model_copy(update={"metrics": last.metrics})
@@ -136,9 +143,7 @@ def _run(workspace: Workspace, task: TuneTask, planned: TrainingPlan, base: Path
 
 
 def _inputs(workspace: Workspace, task: TuneTask, run: Run) -> tuple[Input, ...]:
-    """What further machines need of this one's disk."""
-    if task.spec.instances == 1:
-        return ()
+    """What other machines need of this one's disk."""
     folder, samples = workspace.scratch / "samples", job_object(task.job_id, "samples/")
     put_files(workspace.store, samples, folder)
     manifest = read_manifest(workspace.store, task.prefix)
@@ -155,7 +160,14 @@ def _fetch_dataset(workspace: Workspace, task: TuneTask) -> tuple[Path, str]:
     """The file, on this node, and its sha256."""
     workspace.progress("fetching the dataset")
     folder, file = open_file(task.spec.dataset, workspace.settings)
-    path = workspace.scratch / f"dataset{Path(file.name).suffix.lower()}"
+    free_bytes = shutil.disk_usage(workspace.scratch).free
+    if DATASET_COPIES * file.size_bytes > free_bytes:  # a full disk would stop everything else on this node
+        gib = [f"{size_bytes / (1 << 30):.1f} GiB" for size_bytes in (file.size_bytes, free_bytes)]
+        raise _DiskShort(
+            f"it has {gib[0]}; with room to sort and to tokenize {DATASET_COPIES} times that, {gib[1]} free"
+        )
+    suffix = Path(file.name).suffix.lower()
+    path = workspace.scratch / f"dataset{suffix if suffix in SUFFIXES else ''}"  # whose names may be of any length
     return path, fetch_file(folder, file, path)
 
 
@@ -176,13 +188,21 @@ def _longest(base: Path) -> int | None:
     return longest if isinstance(longest, int) else None
 
 
-def _complete(run: Run, card: str) -> None:
-    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were."""
-    for path in sorted(path for path in run.base.rglob("*") if path.is_file()):
-        name = path.relative_to(run.base)
-        if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
-            (run.output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, run.output / name)
+def _complete(workspace: Workspace, task: TuneTask, run: Run, card: str) -> None:
+    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were published.
+
+    What else has come to lie there since, links too, is none of the model.
+    """
+    manifest = read_manifest(workspace.store, task.prefix)
+    assert manifest is not None
+    for file in manifest.files:
+        if file.name.endswith(_WEIGHTS) or file.name == CONFIG:
+            continue
+        path = run.output / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(run.base / file.name, path)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            raise StoreError(f"{file.name} is not what the manifest says")
     (run.output / CARD).write_text(card, "utf-8")
 
 
@@ -219,12 +239,13 @@ def _publish(workspace: Workspace, task: TuneTask, run: Run, outcome: JobOutcome
 
 
 def _release(workspace: Workspace, task: TuneTask) -> None:
-    """Write the manifest, unless people want to have a look first; with it the checkpoints have done their work."""
+    """Write the manifest, unless people want to have a look first; what only training needed has done its work."""
     store = workspace.store
     if task.spec.export == "auto" or task.finish:
         write_manifest(store, Manifest.model_validate_json(store.read(job_object(task.job_id, HELD_MANIFEST))))
-    for stored in list(store.list(job_object(task.job_id, "checkpoints/"))):
-        store.delete(stored.name)
+    for needed in ("checkpoints/", "samples/"):
+        for stored in list(store.list(job_object(task.job_id, needed))):
+            store.delete(stored.name)
 
 
 def _output_problem(workspace: Workspace, task: TuneTask) -> Finding | None:
@@ -234,11 +255,25 @@ def _output_problem(workspace: Workspace, task: TuneTask) -> Finding | None:
     mark = job_object(task.job_id, "output-checked")
     if next(workspace.store.list(mark), None) is not None:
         return None
-    there = next(open_target(task.spec.output.uri, workspace.settings).list(""), None)
+    try:
+        there = next(open_target(task.spec.output.uri, workspace.settings).list(""), None)
+    except StoreError as refused:
+        fix = "Name a folder that the platform can write to, with no link on the way to it."
+        return finding("output_unusable", fix, found=without_paths(str(refused)))
     if there is not None and not task.spec.overwrite:
         return finding("output_not_empty", "Empty it, or say overwrite: true.", file=there.name)
     workspace.store.write(mark, b"")
     return None
+
+
+def _failed(wrong: Finding) -> JobOutcome:
+    """The outcome of a job that found just this; its reason alone says what was found and what to do."""
+    told = (wrong.message, f"{wrong.found.rstrip('.')}." if wrong.found else "", wrong.fix)
+    return failed(wrong).model_copy(update={"reason": " ".join(part for part in told if part)})
+
+
+class _DiskShort(Exception):
+    """The dataset is too large for this node."""
 
 
 def _data_failure(found: DataProblems) -> JobOutcome:
@@ -267,6 +302,9 @@ def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
         spec = TuningSpec.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(field_error(error).message) from None
+    wished = {name for name, value in spec if value != TuningSpec.model_fields[name].default}
+    if others := sorted(wished & PLATFORMS_OWN):
+        raise ValueError(f"{others[0]} is seen to by the platform alone; leave it out, or POST this to its jobs")
     versions = [manifest for manifest in find_manifests(store) if manifest.precision == "BF16"]
     base = next((one for one in versions if spec.model in (one.model_id, one.name)), None)
     if base is None:

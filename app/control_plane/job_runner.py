@@ -140,7 +140,7 @@ class JobRunner:
         verdict = judge(job, status, message, outcome, checkpoint)
         if job.state == "stopping" and status in ("pending", "running"):
             gently = trains and status == "running"
-            if not gently or self._tuning_runs.is_to_be_ended(job):
+            if not gently or self._tuning_runs.is_to_be_ended(job, progress):
                 self._cluster.stop(submission_id(job, job.attempts))
         if trains:
             verdict = self._as_training(job, verdict, progress)

@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from app.core.errors import PlatformError
 from app.core.specs import MachineType
 from app.libc import libc
+from app.store.folder_use import in_use
 from app.tuning.inputs import Input, bring
 from app.tuning.loop import Tell, Work, Worker, train_here
 from app.tuning.reports import Report
@@ -121,7 +122,10 @@ def _work(config: dict[str, Any]) -> None:
         return stop
 
     try:
-        train_here(work, Worker(context.get_world_rank(), context.get_world_size(), device), tell)
+        with contextlib.ExitStack() as used:
+            for folder in {wanted.path.parent for wanted in config["inputs"]}:
+                used.enter_context(in_use(folder))
+            train_here(work, Worker(context.get_world_rank(), context.get_world_size(), device), tell)
     except PlatformError as error:  # it would come again: nothing to start anew for
         ray.get(wire.fail.remote(error))
 

@@ -16,10 +16,9 @@ from app.control_plane.services.idempotency import Proof
 from app.core.job_logs import JobLine
 from app.core.jobs import tune_task
 from app.core.keys import is_platform_admin
-from app.core.model_specs import Source
 from app.core.names import ModelName
 from app.core.records import ApiKey, Job, JobState, JobType
-from app.core.source_rules import check_source
+from app.core.source_rules import check_source, check_target
 from app.core.specs import Spec
 from app.core.texts import Line
 from app.core.tuning_estimate import EstimateSpec
@@ -73,14 +72,11 @@ def _make(spec: JobSpec | TuningSpec, workspace: str, platform: Platform, proof:
 
 def _check_places(spec: TuningSpec, caller: ApiKey, platform: Platform) -> None:
     """Raises Forbidden for a place that this key may not name."""
-    places: dict[str, Source | None] = {
-        "dataset": spec.dataset,
-        "output": Source(uri=spec.output.uri) if spec.output else None,
-        "keep_logs": Source(uri=spec.keep_logs.uri) if spec.keep_logs else None,
-    }
-    for field, place in places.items():
-        if place is not None:
-            check_source(place, admin=is_platform_admin(caller), settings=platform.settings, field=field)
+    admin, settings = is_platform_admin(caller), platform.settings
+    check_source(spec.dataset, admin=admin, settings=settings, field="dataset")
+    for field, target in (("output", spec.output), ("keep_logs", spec.keep_logs)):
+        if target is not None:
+            check_target(target.uri, admin=admin, workspace=caller.workspace, settings=settings, field=field)
 
 
 @router.post(":estimate")
