@@ -145,8 +145,13 @@ def _listening(wire: Any, tell: Tell) -> Iterator[None]:
 
     def hand_on() -> None:
         for report in ray.get(wire.take.remote()):
-            if tell(report):
-                ray.get(wire.stop.remote())
+            try:  # each by itself: those behind it come only once
+                stop = tell(report)
+            except Exception:
+                log.exception("what iteration %d tells was not heard", report.iteration)
+            else:
+                if stop:
+                    ray.get(wire.stop.remote())
 
     def listen() -> None:
         while not done.wait(POLL_S):

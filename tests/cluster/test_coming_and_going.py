@@ -29,7 +29,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def _begin(machine: Machine, config: Path) -> "subprocess.Popen[str]":
     process = machine.start("up", "--config", str(config))
-    until((machine.home / "serve.json").exists, "Ray to run", wait_s=120)
+    until((machine.home / "serve.json").exists, "Ray to run", wait_s=240)
     return process
 
 
