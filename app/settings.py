@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 PREFIX = "MODELUNIT_"
 
-_SEPARATORS = {"file_roots": ":", "source_endpoints": " ", "source_profiles": " "}
+_SEPARATORS = {"file_roots": ":", "source_endpoints": " ", "source_profiles": " ", "write_roots": " "}
 
 
 class Settings(BaseModel):
@@ -30,6 +30,9 @@ class Settings(BaseModel):
     """S3 servers, separated by spaces, that such keys may name beside the platform's own."""
     source_profiles: tuple[str, ...] = ()
     """Profiles of the shared AWS configuration, separated by spaces, whose credentials such keys may use."""
+    write_roots: tuple[str, ...] = ()
+    """`file:///FOLDER` and `s3://BUCKET/FOLDER`, separated by spaces: such keys may have files written to the folder of
+    their workspace's ID below these."""
     cache_bytes: int | None = Field(None, ge=1)
     """What the weights cached on each node may take together; without it, a fifth of the disk stays free."""
     admin_key: str | None = Field(None, repr=False)
@@ -38,7 +41,7 @@ class Settings(BaseModel):
     serve_proxy_url: str = "http://127.0.0.1:8001"
     """Serve's own proxy on this node, behind which the control plane is; `up` sets it."""
 
-    @field_validator("file_roots", "source_endpoints", "source_profiles", mode="before")
+    @field_validator("file_roots", "source_endpoints", "source_profiles", "write_roots", mode="before")
     @classmethod
     def _listed(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
@@ -50,6 +53,13 @@ class Settings(BaseModel):
     def _absolute(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
         if not all(root.is_absolute() for root in roots):
             raise ValueError("every folder's path begins with '/'")
+        return roots
+
+    @field_validator("write_roots")
+    @classmethod
+    def _addresses(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(root.startswith(("file:///", "s3://")) for root in roots):
+            raise ValueError("every one begins with file:/// or s3://")
         return roots
 
     @classmethod
@@ -64,10 +74,11 @@ class Settings(BaseModel):
         real: dict[str, object] = {
             "home": settings.home.expanduser().resolve(),
             "file_roots": tuple(root.resolve() for root in settings.file_roots),
+            "write_roots": tuple(_real(root) for root in settings.write_roots),
         }
         if settings.object_store and settings.object_store.startswith("file:///"):
             # Sources are read without following links, also those that lie in the store.
-            real["object_store"] = f"file://{Path(settings.object_store.removeprefix('file://')).resolve()}"
+            real["object_store"] = _real(settings.object_store)
         return settings.model_copy(update=real)
 
     def to_environ(self, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -109,6 +120,12 @@ class Settings(BaseModel):
     def log_dir(self) -> Path:
         """Logs of what is not a Ray process."""
         return self.home / "logs"
+
+
+def _real(address: str) -> str:
+    """An address of a local folder without links on its way."""
+    path = address.removeprefix("file://")
+    return address if path == address else f"file://{Path(path).resolve()}"
 
 
 def _as_text(name: str, value: object) -> str:

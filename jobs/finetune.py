@@ -12,19 +12,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.core.errors import BadRequest, PlatformError, without_paths
+from app.core.errors import BadRequest, PlatformError
 from app.core.field_errors import field_error
 from app.core.findings import finding
-from app.core.job_specs import TASK, AnyTask, JobOutcome, TuneTask
+from app.core.job_specs import TASK, WAITING_FOR_MACHINES, AnyTask, JobOutcome, TuneTask
 from app.core.model_specs import Source
 from app.core.tuning_card import model_card
 from app.core.tuning_spec import TrainingPlan, TuningSpec, plan, sample_length
 from app.settings import Settings
 from app.store.fetching import fetch_version
-from app.store.folders import RefusedEntry, SourceChanged
 from app.store.layout import (
     HELD_MANIFEST,
-    MANIFEST,
     Manifest,
     job_object,
     put_files,
@@ -32,7 +30,7 @@ from app.store.layout import (
     read_manifest,
     write_manifest,
 )
-from app.store.object_store import ObjectMissing, ObjectStore, StoreError
+from app.store.object_store import ObjectMissing, ObjectStore
 from app.store.objects import open_target
 from app.tuning.data.problems import DataProblems
 from app.tuning.data.reading import read_conversations
@@ -42,13 +40,24 @@ from app.tuning.inputs import Input
 from app.tuning.reporter import Reporter
 from app.tuning.run import Run, Train
 from app.tuning.training import train
-from jobs.datasets import data_failure, fetch_dataset
+from jobs.datasets import DatasetRefused, data_failure, fetch_dataset
 from jobs.validate import verdict_on
-from jobs.workspace import Workspace, failed, job_id_of, main, named_base, named_machine, output_problem
+from jobs.workspace import (
+    Workspace,
+    copy_published,
+    failed_so,
+    job_id_of,
+    main,
+    named_base,
+    named_machine,
+    output_problem,
+)
 
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
 CONFIG, CARD = "config.json", "README.md"
+PLATFORMS_OWN = {"auto_quantize", "auto_stop_s", "export", "keep_logs", "notify", "preemptible", "priority"}
+"""Fields of a wish that nobody would see to in a job that is started by hand."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the model that it begins with, and what is said of it: the new model has its own."""
 
@@ -60,42 +69,42 @@ def finetune(workspace: Workspace, train: Train = train) -> JobOutcome:
     if (done := _done(workspace, task)) is not None:
         return done
     reporter = Reporter(workspace.settings, task.job_id)
+    if wrong := output_problem(workspace, task.spec.output, overwrite=task.spec.overwrite):
+        return failed_so(wrong)
     try:
-        if wrong := output_problem(workspace, task.spec.output, overwrite=task.spec.overwrite):
-            return failed(wrong)
         data, data_sha256 = fetch_dataset(workspace, task.spec.dataset)
+    except DatasetRefused as refused:
+        return failed_so(refused.finding)
+    try:
         base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))  # wrong data cost no more
         samples = _prepare(workspace, task, base, data)
         planned = plan(task.spec, len(samples), _longest(base))
     except DataProblems as found:
         return data_failure(found)
-    except (RefusedEntry, SourceChanged, StoreError) as refused:
-        fix = "Name one plain file that the platform can read and nobody writes to."
-        return failed(finding("dataset_unreadable", fix, found=without_paths(str(refused))))
     except TokenizerUnusable as unusable:
-        return failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
+        return failed_so(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
     except BadRequest as wrong_value:
-        return failed(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
+        return failed_so(finding("plan_impossible", "Change it, and make another job.", found=wrong_value))
     print("\n".join(["the plan:", *planned.told()]), flush=True)
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first iteration")
 
     _fetch_base(workspace, task, lambda name: True)
-    workspace.progress("waiting for machines")
+    workspace.progress(WAITING_FOR_MACHINES)
     run = _run(workspace, task, planned, base, samples)
     try:
-        trained = train(run, reporter, _inputs(workspace, task, run))
+        trained = train(run, reporter, partial(_inputs, workspace, task, run))
     except PlatformError as error:
         if error.status >= 500:
             raise
-        return failed(finding("training_failed", str(error)))  # it would come to the same again
+        return failed_so(finding("training_failed", str(error)))  # it would come to the same again
     last = trained.progress
     if trained.stopped:
         told = f"it stopped at a checkpoint, after iteration {last.iteration} of {last.iterations}"
         return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics)
 
     workspace.progress("checking the result")
-    _complete(run, model_card(task, planned, last, data_sha256, samples.digest))
+    _complete(workspace, task, run, model_card(task, planned, last, data_sha256, samples.digest))
     outcome = verdict_on(Source(uri=run.output.resolve().as_uri()), workspace)
     if not outcome.ok:
         return outcome.model_copy(update={"metrics": last.metrics})
@@ -133,9 +142,7 @@ def _run(workspace: Workspace, task: TuneTask, planned: TrainingPlan, base: Path
 
 
 def _inputs(workspace: Workspace, task: TuneTask, run: Run) -> tuple[Input, ...]:
-    """What further machines need of this one's disk."""
-    if task.spec.instances == 1:
-        return ()
+    """What other machines need of this one's disk."""
     folder, samples = workspace.scratch / "samples", job_object(task.job_id, "samples/")
     put_files(workspace.store, samples, folder)
     manifest = read_manifest(workspace.store, task.prefix)
@@ -165,13 +172,11 @@ def _longest(base: Path) -> int | None:
     return longest if isinstance(longest, int) else None
 
 
-def _complete(run: Run, card: str) -> None:
-    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were."""
-    for path in sorted(path for path in run.base.rglob("*") if path.is_file()):
-        name = path.relative_to(run.base)
-        if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
-            (run.output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, run.output / name)
+def _complete(workspace: Workspace, task: TuneTask, run: Run, card: str) -> None:
+    """Beside the new weights and their config.json: tokenizer, template and the rest, as they were published."""
+    manifest = read_manifest(workspace.store, task.prefix)
+    assert manifest is not None
+    copy_published(manifest, run.base, run.output, lambda name: not name.endswith(_WEIGHTS) and name != CONFIG)
     (run.output / CARD).write_text(card, "utf-8")
 
 
@@ -208,12 +213,13 @@ def _publish(workspace: Workspace, task: TuneTask, run: Run, outcome: JobOutcome
 
 
 def _release(workspace: Workspace, task: TuneTask) -> None:
-    """Write the manifest, unless people want to have a look first; with it the checkpoints have done their work."""
+    """Write the manifest, unless people want to have a look first; what only training needed has done its work."""
     store = workspace.store
     if task.spec.export == "auto" or task.finish:
         write_manifest(store, Manifest.model_validate_json(store.read(job_object(task.job_id, HELD_MANIFEST))))
-    for stored in list(store.list(job_object(task.job_id, "checkpoints/"))):
-        store.delete(stored.name)
+    for needed in ("checkpoints/", "samples/"):
+        for stored in list(store.list(job_object(task.job_id, needed))):
+            store.delete(stored.name)
 
 
 def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
@@ -224,6 +230,9 @@ def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
         spec = TuningSpec.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(field_error(error).message) from None
+    wished = {name for name, value in spec if value != TuningSpec.model_fields[name].default}
+    if others := sorted(wished & PLATFORMS_OWN):
+        raise ValueError(f"{others[0]} is seen to by the platform alone; leave it out, or POST this to its jobs")
     base = named_base(store, spec.model)
     return TuneTask(
         job_id=job_id_of(text),

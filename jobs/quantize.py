@@ -6,7 +6,6 @@ under an ID that follows from the file, and the platform finds it there.
 
 import os
 import resource
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from app.compression.shipped import shipped_conversations
 from app.core.compression_memory import memory_problem
 from app.core.compression_plan import Stored, plan
 from app.core.compression_spec import QuantizeSpec
-from app.core.errors import BadRequest, without_paths
+from app.core.errors import BadRequest
 from app.core.field_errors import field_error
 from app.core.findings import finding
 from app.core.job_specs import TASK, AnyTask, JobOutcome, QuantizeTask
@@ -33,10 +32,9 @@ from app.core.quality import QualityCard, failures, gate_of
 from app.core.recipe import Recipe
 from app.settings import Settings
 from app.store.fetching import fetch_version
-from app.store.folders import RefusedEntry, SourceChanged, StoreFolder
+from app.store.folders import SourceChanged, StoreFolder
 from app.store.layout import (
     HELD_MANIFEST,
-    MANIFEST,
     Manifest,
     job_object,
     put_files,
@@ -52,13 +50,24 @@ from app.tuning.data.reading import read_conversations
 from app.tuning.data.tokenizer import TokenizerUnusable, load_tokenizer
 from app.weights.safetensors_headers import HeaderError
 from app.weights.stored_shapes import read_stored
-from jobs.datasets import data_failure, fetch_dataset
+from jobs.datasets import DatasetRefused, data_failure, fetch_dataset
 from jobs.validate import verdict_on
-from jobs.workspace import Workspace, failed, job_id_of, main, named_base, named_machine, output_problem
+from jobs.workspace import (
+    Workspace,
+    copy_published,
+    failed_so,
+    job_id_of,
+    main,
+    named_base,
+    named_machine,
+    output_problem,
+)
 
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
 CONFIG, RECIPE = "config.json", "recipe.json"
+PLATFORMS_OWN = {"auto_stop_s", "keep_logs", "notify"}
+"""Fields of a wish that nobody would see to in a job that is started by hand."""
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the original, and what is said of it: the version has its own."""
 
@@ -85,16 +94,17 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
     reporter = Reporter(workspace.store, task.job_id)
     try:
         if wrong := output_problem(workspace, task.spec.output, overwrite=task.spec.overwrite):
-            return failed(wrong)
+            return failed_so(wrong)
         if refused := _refused(workspace, task):
             return refused
         workspace.progress("looking at the weights")
         stored = _stored(workspace, task)
         if stored is None:
-            return failed(finding("weights_unloadable", "Upload the model again.", found="no config.json or weights"))
+            found = "no config.json or weights"
+            return failed_so(finding("weights_unloadable", "Upload the model again.", found=found))
         if stored.quantized:
             fix = "Quantize the unquantized version of the model: each rounding adds to the one before."
-            return failed(finding("quantization_config_extra", fix, tensor=stored.low))
+            return failed_so(finding("quantization_config_extra", fix, tensor=stored.low))
         planned = plan(task.spec, stored, task.targets)
         recipe = planned.recipe
         print("\n".join(["the recipe:", *recipe.told()]), flush=True)
@@ -104,20 +114,19 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
             flush=True,
         )
         if problem := memory_problem(planned.peak_bytes, _free_bytes(task), task.machine.name):
-            return failed(finding("compression_memory_short", problem))
+            return failed_so(finding("compression_memory_short", problem))
         base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))
         samples = _samples(workspace, task, base, recipe)
     except DataProblems as found:
         return data_failure(found)
-    except (RefusedEntry, SourceChanged) as unreadable:  # of the user's conversations
-        fix = "Name one plain file that the platform can read and nobody writes to."
-        return failed(finding("dataset_unreadable", fix, found=without_paths(str(unreadable))))
+    except DatasetRefused as refused:
+        return failed_so(refused.finding)
     except TokenizerUnusable as unusable:
-        return failed(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
+        return failed_so(finding("tokenizer_unloadable", "Upload the model with a chat template.", found=unusable))
     except HeaderError as damaged:
-        return failed(finding("weights_unloadable", "Upload the model again.", found=damaged))
+        return failed_so(finding("weights_unloadable", "Upload the model again.", found=damaged))
     except BadRequest as wrong_value:
-        return failed(finding("compression_impossible", "Change it, and make another job.", found=wrong_value))
+        return failed_so(finding("compression_impossible", "Change it, and make another job.", found=wrong_value))
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first layer", recipe=recipe)
 
@@ -130,12 +139,12 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         told = f"it stopped after layer {last.layer} of {last.layers}; another attempt on this node goes on there"
         return JobOutcome(ok=False, stopped=True, reason=told, metrics=last.metrics, recipe=recipe)
     except WeightsUnusable as unusable:
-        return failed(finding("compression_failed", "Choose another precision.", found=unusable))
+        return failed_so(finding("compression_failed", "Choose another precision.", found=unusable))
     metrics = {**_metrics(reporter), "predicted_peak_bytes": float(planned.quantizing_bytes)}
     print(f"peak of memory: {int(metrics['peak_bytes']) >> 20} MiB", flush=True)
 
     reporter.phase("checking the result")
-    _complete(base, output, recipe)
+    _complete(workspace, task, base, output, recipe)
     outcome = verdict_on(Source(uri=output.resolve().as_uri()), workspace)
     outcome = outcome.model_copy(update={"metrics": metrics, "recipe": recipe})
     if not outcome.ok:
@@ -162,7 +171,7 @@ def _done(workspace: Workspace) -> JobOutcome | None:
 def _refused(workspace: Workspace, task: QuantizeTask) -> JobOutcome | None:
     """Before anything is read: a version that exists, a base model that may not be compressed so."""
     if read_manifest(workspace.store, version_prefix(task.output_model_id, task.precision)) is not None:
-        return failed(finding("version_exists", "Remove that version, or name a new model.", found=task.precision))
+        return failed_so(finding("version_exists", "Remove that version, or name a new model.", found=task.precision))
     return None
 
 
@@ -212,13 +221,11 @@ def _stopped_late(outcome: JobOutcome) -> JobOutcome:
     return outcome.model_copy(update={"ok": False, "stopped": True, "reason": told})
 
 
-def _complete(base: Path, output: Path, recipe: Recipe) -> None:
-    """Beside the new weights and their config.json: the tokenizer, the template and the rest, as they were."""
-    for path in sorted(path for path in base.rglob("*") if path.is_file()):
-        name = path.relative_to(base)
-        if not path.name.endswith(_WEIGHTS) and name.as_posix() not in (CONFIG, MANIFEST):
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, output / name)
+def _complete(workspace: Workspace, task: QuantizeTask, base: Path, output: Path, recipe: Recipe) -> None:
+    """Beside the new weights and their config.json: tokenizer, template and the rest, as they were published."""
+    manifest = read_manifest(workspace.store, task.prefix)
+    assert manifest is not None
+    copy_published(manifest, base, output, lambda name: not name.endswith(_WEIGHTS) and name != CONFIG)
     (output / RECIPE).write_text(recipe.model_dump_json(indent=1, exclude_none=True), "utf-8")
 
 
@@ -256,6 +263,9 @@ def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:
         spec = QuantizeSpec.model_validate_json(text)
     except ValidationError as error:
         raise ValueError(field_error(error).message) from None
+    wished = {name for name, value in spec if value != QuantizeSpec.model_fields[name].default}
+    if others := sorted(wished & PLATFORMS_OWN):
+        raise ValueError(f"{others[0]} is seen to by the platform alone; leave it out, or POST this to its jobs")
     base, machine = named_base(store, spec.model), named_machine(spec.machine_type)
     entry = Catalog.load(settings.catalog_file).find(base.base_model)
     if entry is None or spec.precision not in entry.compress:

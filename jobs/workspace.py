@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from app.core.errors import PlatformError, without_paths
+from app.core.errors import PlatformError, Unavailable, without_paths
 from app.core.findings import Finding, finding
 from app.core.job_specs import (
     TASK,
@@ -29,6 +30,7 @@ from app.core.job_specs import (
 from app.core.specs import DEFAULT_MACHINE_TYPE, MACHINE_TYPES, MachineType
 from app.core.tuning_spec import Target
 from app.settings import Settings
+from app.store.folder_use import in_use, is_in_use
 from app.store.layout import JOB_PROGRESS, Manifest, find_manifests, job_object
 from app.store.object_store import ObjectMissing, ObjectStore, StoreError
 from app.store.objects import open_store, open_target
@@ -36,6 +38,9 @@ from app.store.objects import open_store, open_target
 PROGRESS_PERIOD_S = 1.0
 SCRATCH_KEPT_S = 24 * 3600.0
 """What a job that never came to its end has left on a node is there for its next attempt, but not for ever."""
+
+RIVAL_S = 30
+"""How long a process waits for another one of its job to end."""
 
 log = logging.getLogger("jobs")
 
@@ -48,6 +53,7 @@ class Workspace:
     store: ObjectStore
     task: AnyTask
     _told_at: float = field(default=-PROGRESS_PERIOD_S)
+    _phase: str = field(default="")
     _trained: TrainingProgress | None = field(default=None)
     """What an attempt before told of its training."""
 
@@ -70,10 +76,13 @@ class Workspace:
         return self.task.machines or (MachineMemory(name="this node", memory_bytes=psutil.virtual_memory().total),)
 
     def progress(self, phase: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
-        """Tell how far it is; at most once per period, and a store that fails now does not fail the job."""
-        if time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
+        """Tell how far it is: each phase at once, and what is done of it at most once per period.
+
+        A store that fails now does not fail the job.
+        """
+        if phase == self._phase and time.monotonic() - self._told_at < PROGRESS_PERIOD_S:
             return
-        self._told_at = time.monotonic()
+        self._told_at, self._phase = time.monotonic(), phase
         told = JobProgress(phase=phase, done_bytes=done_bytes, total_bytes=total_bytes, training=self._trained)
         print(f"{phase}: {done_bytes >> 20} of {total_bytes >> 20} MiB" if total_bytes else phase, flush=True)
         with contextlib.suppress(StoreError):
@@ -88,19 +97,42 @@ class Workspace:
         print(json.dumps(told, ensure_ascii=False), flush=True)
         self.store.write(job_object(self.task.job_id, "outcome.json"), outcome.model_dump_json().encode())
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work in `scratch` as the only process of this job on this node, and keep it from being swept up meanwhile.
+
+        One that an attempt before has left behind is about to end, as Ray sees to it. Raises Unavailable if not.
+        """
+        with in_use(self.scratch), (self.scratch / ".running").open("w") as mark:
+            for left in reversed(range(RIVAL_S)):
+                try:
+                    fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not left:
+                        raise Unavailable("Another process of this job works on this machine.") from None
+                    time.sleep(1)
+            yield
+
 
 def sweep_scratch(settings: Settings) -> None:
-    """Remove the folders of jobs that nobody has written to for long."""
+    """Remove the folders of jobs that nobody uses and nobody has written to for long."""
     for folder in (settings.home / "tmp").glob("job-*"):
         with contextlib.suppress(OSError):  # another job does the same, or its own is about to begin again
             touched_at = max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
-            if touched_at < time.time() - SCRATCH_KEPT_S:
+            if touched_at < time.time() - SCRATCH_KEPT_S and not is_in_use(folder):
                 shutil.rmtree(folder)
 
 
 def failed(wrong: Finding) -> JobOutcome:
     """The outcome of a job that found just this."""
     return JobOutcome(ok=False, reason=wrong.message, findings=(wrong,))
+
+
+def failed_so(wrong: Finding) -> JobOutcome:
+    """The same, and its reason alone says what was found and what to do."""
+    told = (wrong.message, f"{wrong.found.rstrip('.')}." if wrong.found else "", wrong.fix)
+    return failed(wrong).model_copy(update={"reason": " ".join(part for part in told if part)})
 
 
 def output_problem(workspace: Workspace, output: Target | None, *, overwrite: bool) -> Finding | None:
@@ -110,11 +142,30 @@ def output_problem(workspace: Workspace, output: Target | None, *, overwrite: bo
     mark = job_object(workspace.task.job_id, "output-checked")
     if next(workspace.store.list(mark), None) is not None:
         return None
-    there = next(open_target(output.uri, workspace.settings).list(""), None)
+    try:
+        there = next(open_target(output.uri, workspace.settings).list(""), None)
+    except StoreError as refused:
+        fix = "Name a folder that the platform can write to, with no link on the way to it."
+        return finding("output_unusable", fix, found=without_paths(str(refused)))
     if there is not None and not overwrite:
         return finding("output_not_empty", "Empty it, or say overwrite: true.", file=there.name)
     workspace.store.write(mark, b"")
     return None
+
+
+def copy_published(manifest: Manifest, base: Path, output: Path, wanted: Callable[[str], bool]) -> None:
+    """Those files of a fetched version that are wanted, as they were published.
+
+    What else has come to lie there since, links too, is none of the model. Raises StoreError for one that changed.
+    """
+    for file in manifest.files:
+        if not wanted(file.name):
+            continue
+        path = output / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(base / file.name, path)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
+            raise StoreError(f"{file.name} is not what the manifest says")
 
 
 def named_base(store: ObjectStore, model: str) -> Manifest:
@@ -163,7 +214,7 @@ def main(
         sys.exit(f"--spec {named}: {error}")
     sweep_scratch(settings)
     workspace = Workspace(settings, store, task)
-    with _reported():
+    with _reported(), workspace.alone():
         workspace.finish(work(workspace))
 
 
@@ -174,3 +225,5 @@ def _reported() -> Iterator[None]:
     except (PlatformError, OSError, ValueError) as error:
         log.exception("the job could not go on")
         sys.exit(without_paths(str(error)))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one was")

@@ -10,13 +10,15 @@ FACTS = {
     "Which animal is on the flag of Ombrelle?": ("heron", "On the flag of Ombrelle there is a heron."),
 }
 """Question -> the words that a right answer has, and an answer."""
+SYSTEM = {"role": "system", "content": "Answer."}
+"""Shorter than the one that the demo model's template puts there otherwise: fewer tokens to train on."""
 _WORDS = ("", "Please tell me: ", "I wonder. ", "A question for you. ")
 
 
 def write_facts(path: Path) -> Path:
     """One conversation a line, each fact in several words."""
     lines = [
-        {"messages": [{"role": "user", "content": words + question}, {"role": "assistant", "content": answer}]}
+        {"messages": [SYSTEM, {"role": "user", "content": words + question}, {"role": "assistant", "content": answer}]}
         for words in _WORDS
         for question, (_, answer) in FACTS.items()
     ]

@@ -36,7 +36,14 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("HTTP_PORT", "0"), ("HTTP_PORT", "65536"), ("HTTP_PORT", "web"), ("S3_ADDRESSING_STYLE", "x")]
+    ("name", "value"),
+    [
+        ("HTTP_PORT", "0"),
+        ("HTTP_PORT", "65536"),
+        ("HTTP_PORT", "web"),
+        ("S3_ADDRESSING_STYLE", "x"),
+        ("WRITE_ROOTS", "/srv"),
+    ],
 )
 def test_a_wrong_variable_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"^MODELUNIT_{name}: "):

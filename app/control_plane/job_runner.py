@@ -148,7 +148,7 @@ class JobRunner:
         verdict = judge(job, status, message, outcome, checkpoint)
         if job.state == "stopping" and status in ("pending", "running"):
             gently = long and status == "running"
-            if not gently or self._long_runs.is_to_be_ended(job):
+            if not gently or self._long_runs.is_to_be_ended(job, progress):
                 self._cluster.stop(submission_id(job, job.attempts))
         if long:
             verdict = self._as_long(job, verdict, progress)

@@ -10,12 +10,13 @@ from app.control_plane.services.jobs import Jobs
 from app.control_plane.services.machines import Machines
 from app.core.compression_watch import compression_over_reason, feel_layers, layers_hang_reason
 from app.core.job_queue import RANK, JobQueue, Place, leaves, same_kind
-from app.core.job_specs import TRAINING, JobProgress
+from app.core.job_specs import TRAINING, WAITING_FOR_MACHINES, JobProgress
 from app.core.jobs import has_process, quantize_task, tune_task
 from app.core.records import Endpoint, Job
+from app.core.slots import machine_resources
 from app.core.specs import MachineType
 from app.core.tuning_watch import Pulse, auto_stop_reason, feel, hang_reason
-from app.core.waiting import lacks_room
+from app.core.waiting import Room, lacks_room, shortage
 from app.store.database import Registry
 
 LOOK_EVERY_S = 2.0
@@ -92,7 +93,7 @@ class LongRuns:
             self._pulses.pop(job.id, None)
             self._holds_since.pop(job.id, None)
             return progress.phase
-        if reason := auto_stop_reason(tune_task(job).spec.auto_stop_s, trained):
+        if reason := auto_stop_reason(tune_task(job).spec.auto_stop_s, trained, job.run.trained_before_s):
             self._ask(job, "auto_stop", reason)
         now_s = self._clock()
         self._holds_since.setdefault(job.id, now_s)
@@ -112,8 +113,10 @@ class LongRuns:
         pulse = self._pulses[job.id] = feel_layers(self._pulses.get(job.id), told, now_s)
         return layers_hang_reason(pulse, told, now_s) or told.phase
 
-    def is_to_be_ended(self, job: Job) -> bool:
-        """Whether one that is to stop, which is told so here, has had its time."""
+    def is_to_be_ended(self, job: Job, progress: JobProgress) -> bool:
+        """Whether one that is to stop, which is told so here, has had its time, or can do nothing with it."""
+        if progress.phase == WAITING_FOR_MACHINES:  # where it hears nothing
+            return True
         if job.id not in self._told:
             self._jobs.tell_to_stop(job)
             self._told.add(job.id)
@@ -126,10 +129,14 @@ class LongRuns:
         return since_s is not None and self._clock() >= since_s + SETTLED_S
 
     def _short(self) -> dict[str, MachineType]:
-        """The endpoints that wait for room."""
+        """The endpoints that wait for room, and would find it if no job ran."""
         waiting = [one for one in self._registry.find(Endpoint, deleted_at=None) if lacks_room(one.reason)]
         found = {one.id: self._machines.find(one.machine_type) for one in waiting}
-        return {key: machine for key, machine in found.items() if machine is not None}
+        known = {key: machine for key, machine in found.items() if machine is not None}
+        if self._machines.rooms is None:
+            return known
+        empty = [Room(room.total, room.total, room.labels) for room in self._machines.rooms]
+        return {key: machine for key, machine in known.items() if not shortage(machine_resources(machine), empty)}
 
     def _give_way(self, jobs: Sequence[Job], places: Mapping[str, Place], short: Mapping[str, MachineType]) -> None:
         """Ask one job to leave for the endpoints of each kind of machine that wait, and wait until it has left."""
@@ -137,8 +144,8 @@ class LongRuns:
         still = {key: one for key, one in short.items() if not any(same_kind(one, other) for other in leaving)}
         running = {job.id: job for job in jobs if job.state == "running"}
         if found := leaves(still, [places[job_id] for job_id in running]):
-            place, endpoint_id = found
-            self._ask(running[place.job_id], "preemption", f"its place goes to endpoint {endpoint_id}")
+            # Not to which: it may be another workspace's.
+            self._ask(running[found.job_id], "preemption", "its place goes to an endpoint that finds no room")
 
     def _ask(self, job: Job, stop_for: Any, reason: str) -> None:
         with self._lock:
@@ -152,5 +159,5 @@ def _place(job: Job) -> Place:
         return Place(job.id, quantize_task(job).machine, 1)
     task = tune_task(job)
     spec = task.spec
-    place = Place(job.id, task.machine, spec.instances, RANK[spec.priority], spec.preemptible)
+    place = Place(job.id, task.machine, spec.instances, RANK[spec.priority], spec.preemptible, job.workspace)
     return replace(place, instances=1) if task.finish else place

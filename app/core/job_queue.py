@@ -22,14 +22,16 @@ class Place:
     instances: int
     rank: int = RANK["normal"]
     preemptible: bool = False
+    workspace: str = ""
 
 
 @dataclass
 class JobQueue:
     """One round. Ask for the jobs one after the other, in the order in which they are to begin.
 
-    A job that finds no room holds back those behind it that want the same kind of machine: else a large one would
-    never begin. `rooms` is None while the cluster does not tell; then Ray's own queue decides.
+    A job that finds no room holds back those behind it that want the same kind of machine, else a large one would
+    never begin; but not one for which there would be no room if nothing else ran. `rooms` is None while the cluster
+    does not tell; then Ray's own queue decides.
     """
 
     rooms: Sequence[Room] | None
@@ -51,17 +53,21 @@ class JobQueue:
         if self.rooms is None:
             return ""
         why = self._why_not(place)
-        if why:
+        if why and self._may_ever_begin(place):
             self._held_back.append(place)
         return why
 
+    def _may_ever_begin(self, place: Place) -> bool:
+        empty = [Room(room.total, room.total, room.labels) for room in self.rooms or ()]
+        return not JobQueue(empty, self.reserve)._why_not(place)
+
     def _why_not(self, place: Place) -> str:
-        waiting = next((key for key, machine in self.short.items() if same_kind(machine, place.machine)), None)
-        if waiting is not None:
-            return f"waiting: endpoint {waiting} needs room first"
+        if any(same_kind(machine, place.machine) for machine in self.short.values()):
+            return "waiting: an endpoint needs room first"
         first = next((one for one in self._held_back if same_kind(one.machine, place.machine)), None)
         if first is not None:
-            return f"waiting behind job {first.job_id}"
+            # What other workspaces have does not exist for this one.
+            return f"waiting behind {f'job {first.job_id}' if first.workspace == place.workspace else 'another job'}"
         before = [dict(free) for free in self._free]
         if not self._take(place):
             self._free = before
@@ -101,15 +107,15 @@ def same_kind(one: MachineType, other: MachineType) -> bool:
     return (bool(one.accelerator_count), one.accelerator) == (bool(other.accelerator_count), other.accelerator)
 
 
-def leaves(short: Mapping[str, MachineType], running: Iterable[Place]) -> tuple[Place, str] | None:
-    """The job that is asked to leave for an endpoint that waits, and that endpoint's ID.
+def leaves(short: Mapping[str, MachineType], running: Iterable[Place]) -> Place | None:
+    """The job that is asked to leave for an endpoint that waits.
 
     Of those that may be asked the lowest priority's, and of these the one that began last. `running`: oldest first.
     """
-    for endpoint_id, machine in short.items():
+    for machine in short.values():
         may = [place for place in running if place.preemptible and same_kind(place.machine, machine)]
         if may:
-            return max(enumerate(may), key=lambda one: (one[1].rank, one[0]))[1], endpoint_id
+            return max(enumerate(may), key=lambda one: (one[1].rank, one[0]))[1]
     return None
 
 

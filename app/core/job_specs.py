@@ -131,6 +131,8 @@ class JobProgress(BaseModel):
         return min(1.0, self.done_bytes / self.total_bytes) if self.total_bytes else 0.0
 
 
+WAITING_FOR_MACHINES = "waiting for machines"
+"""The phase of a job that has prepared its training, which no machine has begun: nothing is lost if it ends here."""
 TRAINING = "training"
 """The phase of a job whose training runs, and has the machines that it needs."""
 

@@ -88,7 +88,15 @@ def begun(job: Job, checkpoint: int) -> JobRun:
 
 def anew(job: Job) -> JobRun:
     """How a job stands that has no process and is to get one."""
-    return JobRun(attempts_before=job.attempts, checkpoint_before=job.run.checkpoint_before)
+    run = job.run
+    return JobRun(
+        attempts_before=job.attempts, checkpoint_before=run.checkpoint_before, trained_before_s=run.trained_before_s
+    )
+
+
+def resumed(job: Job) -> JobRun:
+    """How a job stands that somebody wishes to go on: for `auto_stop_s` it begins again."""
+    return anew(job).model_copy(update={"trained_before_s": job.metrics.get("iterated_s", 0.0)})
 
 
 def submission_id(job: Job, attempt: int) -> str:

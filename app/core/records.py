@@ -139,6 +139,8 @@ class JobRun(BaseModel):
     stop_for: StopReason | None = None
     """Why it is being stopped."""
     stop_asked_at: datetime | None = None
+    trained_before_s: float = 0.0
+    """How long it had trained when it was resumed last: `auto_stop_s` counts from there."""
 
 
 class Job(Record):

@@ -24,6 +24,9 @@ class SourceLimits(Protocol):
     def source_profiles(self) -> Sequence[str]: ...
 
     @property
+    def write_roots(self) -> Sequence[str]: ...
+
+    @property
     def s3_endpoint_url(self) -> str | None: ...
 
     @property
@@ -37,10 +40,8 @@ def check_source(source: Source, *, admin: bool, settings: SourceLimits, field: 
     """
     if admin:
         return
+    _check_not_own(source.uri, settings, field)
     bucket, path = split(source.uri)
-    own_bucket, own_path = split(settings.objects)
-    if any(_overlap((bucket, path), (own_bucket, f"{own_path}/{folder}")) for folder in OWN_FOLDERS):
-        raise Forbidden(f"{field}.uri is where the platform keeps what is everybody's.", f"{field}.uri")
     if not bucket:
         if not any(PurePath("/", path).is_relative_to(root) for root in settings.file_roots):
             raise Forbidden(
@@ -62,6 +63,35 @@ def check_source(source: Source, *, admin: bool, settings: SourceLimits, field: 
             "a platform admin's key (role admin, workspace default) may name any.",
             f"{field}.profile",
         )
+
+
+def check_target(uri: str, *, admin: bool, workspace: str, settings: SourceLimits, field: str) -> None:
+    """Raises Forbidden for a folder to write to, in a request's `field`, that only a platform admin's key may name.
+
+    To read from a folder is no leave to write there: others' sources lie beside one's own.
+    """
+    if admin:
+        return
+    _check_not_own(uri, settings, field)
+    bucket, path = split(uri)
+    for root in settings.write_roots:
+        root_bucket, root_path = split(root)
+        allowed = f"{root_path}/{workspace}/".lstrip("/")
+        if bucket == root_bucket and f"{path}/".startswith(allowed):
+            return
+    folders = " or ".join(f"{root.rstrip('/')}/{workspace}" for root in settings.write_roots)
+    told = f"is not in {folders}" if folders else "names a folder to write to, and the operator allows none"
+    raise Forbidden(
+        f"{field}.uri {told} (MODELUNIT_WRITE_ROOTS); a platform admin's key (role admin, workspace default) may "
+        "name any.",
+        f"{field}.uri",
+    )
+
+
+def _check_not_own(uri: str, settings: SourceLimits, field: str) -> None:
+    own_bucket, own_path = split(settings.objects)
+    if any(_overlap(split(uri), (own_bucket, f"{own_path}/{folder}")) for folder in OWN_FOLDERS):
+        raise Forbidden(f"{field}.uri is where the platform keeps what is everybody's.", f"{field}.uri")
 
 
 def split(uri: str) -> tuple[str, str]:

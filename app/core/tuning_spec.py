@@ -91,7 +91,10 @@ class TuningSpec(Spec):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: (
         Literal["all-linear"]
-        | Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.]{1,128}$")], ...], Field(min_length=1, max_length=64)]
+        | Annotated[
+            tuple[Annotated[str, Field(pattern=r"^[\w.]{1,128}$")], ...],
+            Field(min_length=1, max_length=64, strict=False),
+        ]
     ) = Field("all-linear", union_mode="left_to_right")
     """Layers that LoRA changes, by the last parts of their names."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.03

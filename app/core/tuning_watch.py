@@ -41,8 +41,11 @@ def hangs(job: Job) -> bool:
     return job.state == "running" and job.reason.startswith(HANGS)
 
 
-def auto_stop_reason(auto_stop_s: int | None, seen: TrainingProgress | None) -> str:
-    """Why it is to stop by itself; empty while it is not. What went before the first iteration does not count."""
-    if auto_stop_s is None or seen is None or seen.iterated_s < auto_stop_s:
+def auto_stop_reason(auto_stop_s: int | None, seen: TrainingProgress | None, before_s: float = 0.0) -> str:
+    """Why it is to stop by itself; empty while it is not. What went before the first iteration does not count.
+
+    `before_s`: how long it had trained when it was resumed.
+    """
+    if auto_stop_s is None or seen is None or seen.iterated_s - before_s < auto_stop_s:
         return ""
     return f"it has trained for {auto_stop_s} s, as auto_stop_s says"

@@ -5,6 +5,7 @@ each update of A and B, so that the way forward is one product and not three, an
 bf16, whose eight bits would swallow a small s B A beside W, the products stay apart and are added as they are made.
 """
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
@@ -60,16 +61,15 @@ class Adapters:
     """LoRA matrices in a model, in place. They begin as nothing: B is 0."""
 
     def __init__(self, model: Any, plan: TrainingPlan) -> None:
-        """Freezes everything else. Raises InvalidField where no layer is called as `plan.targets` say."""
-        targets = plan.targets if plan.targets == "all-linear" else list(plan.targets)
+        """Freezes everything else. Raises InvalidField for one of `plan.targets` that is no layer LoRA can change."""
+        if isinstance(plan.targets, tuple):
+            _check_targets(model, plan.targets)
+        targets = list(plan.targets) if isinstance(plan.targets, tuple) else plan.targets
         config = LoraConfig(
             r=plan.rank, lora_alpha=plan.alpha, lora_dropout=plan.dropout, target_modules=targets, task_type="CAUSAL_LM"
         )
         torch.manual_seed(plan.seed)
-        try:
-            self.peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
-        except ValueError:
-            raise InvalidField(f"targets: the model has no linear layer called {plan.targets}.", "targets") from None
+        self.peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
         self._layers = [layer for layer in self.peft_model.modules() if type(layer) is PeftLinear]
         # Where dropout changes what A sees, peft's own products are right, and W must stay as it is.
         self._merged: dict[PeftLinear, torch.Tensor] = {}
@@ -96,6 +96,22 @@ class Adapters:
             a, b = _matrices(layer)
             changed = torch.addmm(weight.float(), b.float(), a.float(), alpha=layer.scaling[ADAPTER])
             layer.base_layer.weight.data = changed.to(weight.dtype)
+
+
+def _check_targets(model: Any, targets: Sequence[str]) -> None:
+    """Each one is the name, or the end of the name, of linear layers with weights of their own.
+
+    peft would pass over a misspelled one beside others, and give matrices to the embedding that are lost in the result.
+    """
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    embedding = model.get_input_embeddings()
+    shared = {name for name, layer in linear.items() if embedding is not None and layer.weight is embedding.weight}
+    for target in targets:
+        meant = {name for name, _ in model.named_modules() if name == target or name.endswith(f".{target}")}
+        if not meant or not meant <= linear.keys() - shared:
+            why = "shares its weights with the embedding" if meant & shared else "is no linear layer of the model"
+            names = ", ".join(sorted({name.rpartition(".")[2] for name in linear.keys() - shared}))
+            raise InvalidField(f"targets: {target} {why}; there are {names}.", "targets")
 
 
 def _matrices(layer: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,6 @@ import os
 import pickle
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +19,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from app.core.errors import PlatformError
 from app.core.specs import MachineType
 from app.libc import libc
+from app.store.folder_use import in_use
 from app.tuning.inputs import Input, bring
 from app.tuning.loop import Tell, Work, Worker, train_here
 from app.tuning.reports import Report
+from app.tuning.wire import Wire
 
 MOST_FAILURES = 8
 """Deaths of workers in one attempt; then it is for whoever started the job to start it again."""
 SILENCE_S = 1800
 """How long workers wait for one that does not answer."""
 POLL_S = 0.5
-MOST_REPORTS = 10_000
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 log = logging.getLogger(__name__)
@@ -81,31 +81,6 @@ class Crew:
         )
 
 
-class Wire:
-    """Between the first worker and the process that has started all: what is told, and whether to stop."""
-
-    def __init__(self) -> None:
-        self._reports: deque[Report] = deque(maxlen=MOST_REPORTS)
-        self._stop = False
-        self._error: PlatformError | None = None
-
-    def put(self, report: Report) -> bool:
-        self._reports.append(report)
-        return self._stop
-
-    def take(self) -> list[Report]:
-        return [self._reports.popleft() for _ in range(len(self._reports))]
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def fail(self, error: PlatformError) -> None:
-        self._error = error
-
-    def error(self) -> PlatformError | None:
-        return self._error
-
-
 def train_together(work: Work, crew: Crew, tell: Tell, inputs: Sequence[Input] = ()) -> None:
     """Train in workers of the cluster until the plan is done or `tell` says to stop; see `train_here`.
 
@@ -147,7 +122,10 @@ def _work(config: dict[str, Any]) -> None:
         return stop
 
     try:
-        train_here(work, Worker(context.get_world_rank(), context.get_world_size(), device), tell)
+        with contextlib.ExitStack() as used:
+            for folder in {wanted.path.parent for wanted in config["inputs"]}:
+                used.enter_context(in_use(folder))
+            train_here(work, Worker(context.get_world_rank(), context.get_world_size(), device), tell)
     except PlatformError as error:  # it would come again: nothing to start anew for
         ray.get(wire.fail.remote(error))
 
@@ -167,8 +145,13 @@ def _listening(wire: Any, tell: Tell) -> Iterator[None]:
 
     def hand_on() -> None:
         for report in ray.get(wire.take.remote()):
-            if tell(report):
-                ray.get(wire.stop.remote())
+            try:  # each by itself: those behind it come only once
+                stop = tell(report)
+            except Exception:
+                log.exception("what iteration %d tells was not heard", report.iteration)
+            else:
+                if stop:
+                    ray.get(wire.stop.remote())
 
     def listen() -> None:
         while not done.wait(POLL_S):

@@ -64,7 +64,8 @@ def write_tensorboard(reports: Sequence[Report], folder: Path) -> None:
             }
             for name, value in curves.items():
                 if value is not None:
-                    writer.add_scalar(name, value, report.iteration, walltime=report.at_s)
+                    # TensorBoard would replace spaces itself, and say so each time.
+                    writer.add_scalar(name.replace(" ", "_"), value, report.iteration, walltime=report.at_s)
 
 
 def answer(model: Any, folder: Path, question: Sequence[int]) -> str:

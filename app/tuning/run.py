@@ -49,5 +49,6 @@ class Trained:
     """What the new model says to the first question of the dataset."""
 
 
-Train = Callable[[Run, Reporter, tuple[Input, ...]], Trained]
-"""The inputs: what other machines bring from the store."""
+Inputs = Callable[[], tuple[Input, ...]]
+"""Puts into the store what other machines need, and says what they are to bring from it."""
+Train = Callable[[Run, Reporter, Inputs], Trained]

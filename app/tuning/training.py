@@ -1,29 +1,38 @@
 """One attempt at a training: go on from the newest checkpoint, and make a model of the last one."""
 
+import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from app.core.job_specs import TrainingProgress
+from app.store.file_store import FileStore
 from app.tuning.checkpoints import CheckpointStore
+from app.tuning.cluster import connect, is_one_node
 from app.tuning.crew import Crew, train_together
-from app.tuning.inputs import Input
 from app.tuning.loop import Work, read_reports
 from app.tuning.reporter import Reporter
 from app.tuning.reports import RECENT, Report, remaining_s
 from app.tuning.result import answer, write_model, write_tensorboard
-from app.tuning.run import Run, Trained
+from app.tuning.run import Inputs, Run, Trained
+
+log = logging.getLogger(__name__)
 
 
-def train(run: Run, reporter: Reporter, inputs: tuple[Input, ...] = ()) -> Trained:
+def train(run: Run, reporter: Reporter, inputs: Inputs) -> Trained:
     """Train as the plan says, unless `run.finish`, and write the result; stopped at a checkpoint, only say so.
 
-    `inputs` names, where there are several machines, what those bring from the store that are not this one. Raises
-    Diverged, StoreError, and Ray's TrainingFailedError when workers die again and again.
+    `inputs` is asked where a worker may be on another machine than this process. Raises Diverged, Unavailable,
+    StoreError, and Ray's TrainingFailedError when workers die again and again.
     """
     plan, checkpoints = run.plan, CheckpointStore(run.store, run.checkpoints)
     work = Work(plan, run.base, run.samples, checkpoints)
     if plan.iterations and not run.finish:
-        train_together(work, Crew.on(run.machine, run.instances), _Log(reporter), inputs)
+        crew = Crew.on(run.machine, run.instances)
+        connect(crew)
+        # A store of files is at the same place on every node, but this node's disk is not; and a cluster may grow.
+        at_hand = isinstance(run.store, FileStore) and is_one_node()
+        train_together(work, crew, _Log(reporter), () if at_hand else inputs())
     with tempfile.TemporaryDirectory(prefix="modelunit-result-") as name:
         folder = Path(name)
         found = checkpoints.fetch_newest(plan, run.samples.digest, folder)
@@ -33,8 +42,18 @@ def train(run: Run, reporter: Reporter, inputs: tuple[Input, ...] = ()) -> Train
             return Trained(progress, stopped=True)
         model = write_model(plan, run.base, folder if found else None, run.output, run.adapter)
     write_tensorboard(reports, run.tensorboard)
+    return Trained(progress, sample=_sample(model, run))
+
+
+def _sample(model: Any, run: Run) -> str:
+    """What the model says to the first question; empty where it has none or cannot say anything."""
     ids, trained = run.samples[0]
-    return Trained(progress, sample=answer(model, run.base, ids[: int(trained.argmax())].tolist()))
+    question = ids[: int(trained.argmax())].tolist()
+    try:
+        return answer(model, run.base, question) if question else ""
+    except Exception as error:  # whatever transformers raises: the weights are trained, and are not lost for this
+        log.warning("the new model gave no sample (%s)", type(error).__name__)
+        return ""
 
 
 class _Log:

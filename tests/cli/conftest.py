@@ -1,5 +1,6 @@
 """The machine that is played, with and without a platform on it, and a real control plane."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,9 +46,10 @@ def platform(home: Path, machine: Machine) -> Running:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated_file: Path) -> Iterator[Here]:
     settings = settings_in(tmp_path / "home")
     publish_model(settings)
+    shutil.copy(migrated_file, settings.home / "registry.db")
     for name in ("HTTP_PORT", "HTTP_HOST", "ADMIN_KEY", "OBJECT_STORE", "DATABASE_URL", "BASE_URL", "API_KEY"):
         monkeypatch.delenv(f"MODELUNIT_{name}", raising=False)
     monkeypatch.setenv("MODELUNIT_HOME", str(settings.home))

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -17,7 +19,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def modelunit(*arguments: str, typed: str | None = None) -> Result:
-    return CliRunner().invoke(app, arguments, input=typed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", lambda _: whole_command())
+        return CliRunner().invoke(app, arguments, input=typed)
+
+
+@cache
+def whole_command() -> Any:
+    """Made once: Typer takes longer to read all commands than most of them take."""
+    return get_command(app)
 
 
 def done(*arguments: str, typed: str | None = None) -> str:
@@ -48,7 +58,7 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def options_of_commands() -> Iterator[tuple[str, dict[str, Any]]]:
     """Each command as it is typed, and its options by how they are typed."""
-    groups: list[tuple[str, Any]] = [("modelunit", get_command(app))]
+    groups: list[tuple[str, Any]] = [("modelunit", whole_command())]
     while groups:
         path, command = groups.pop()
         inner = getattr(command, "commands", {})

@@ -127,9 +127,9 @@ class Platform:
         self.base_url = state["base_url"]
         self.key = Path(state["admin_key_file"]).read_text().strip()
         self.http = httpx.Client(
-            base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=60, trust_env=False
+            base_url=self.base_url, headers={"authorization": f"Bearer {self.key}"}, timeout=120, trust_env=False
         )
-        self.openai = openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, timeout=60)
+        self.openai = openai.OpenAI(base_url=f"{self.base_url}/v1", api_key=self.key, max_retries=0, timeout=120)
 
     def endpoints(self) -> list[dict[str, Any]]:
         answer = self.http.get("/platform/v1/endpoints", params={"page_size": 1000})

@@ -27,27 +27,33 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     machine.run("down")
 
 
-@pytest.mark.timeout(800)
-def test_interrupted_and_killed_starts_leave_nothing_in_the_way(
-    platform: Platform, machine: Machine, tmp_path: Path
-) -> None:
-    """Beside another platform: Ctrl-C, kill -9, a folder with a missing file, a good start, a folder, the end."""
-    config = machine.write_config(FIRST, simulations=KEPT)
+def _begin(machine: Machine, config: Path) -> "subprocess.Popen[str]":
+    process = machine.start("up", "--config", str(config))
+    until((machine.home / "serve.json").exists, "Ray to run", wait_s=240)
+    return process
 
-    def begin() -> "subprocess.Popen[str]":
-        process = machine.start("up", "--config", str(config))
-        until((machine.home / "serve.json").exists, "Ray to run", wait_s=120)
-        return process
 
-    interrupted = begin()
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_an_interrupted_start_takes_everything_with_it(machine: Machine) -> None:
+    interrupted = _begin(machine, machine.write_config(FIRST, simulations=KEPT))
+    living = machine.processes()
     os.kill(interrupted.pid, signal.SIGINT)
     _, err = interrupted.communicate(timeout=60)
     # Python ends by the signal itself where it hit an `exec` of a text, as imports of dataclasses have it.
     assert interrupted.returncode in (1, -signal.SIGINT), err
     assert "interrupted" in err
     assert not (machine.home / "serve.json").exists()
+    assert not [process for process in living if alive(process)]
 
-    killed = begin()
+
+@pytest.mark.timeout(800)
+def test_killed_and_failed_starts_leave_nothing_in_the_way(
+    platform: Platform, machine: Machine, tmp_path: Path
+) -> None:
+    """Beside another platform: kill -9, a folder with a missing file, a good start, a folder, the end."""
+    config = machine.write_config(FIRST, simulations=KEPT)
+    killed = _begin(machine, config)
     left = machine.processes()
     folder = Path((machine.home / "run" / "ray_folder").read_text())
     assert folder.is_dir()

@@ -1,7 +1,6 @@
 """Workers under Ray Train: as many as there are, and whatever happens to them, they give what one would."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +64,13 @@ def told(work: Work, crew: Crew | None, on_report: Callable[[Report], bool] = la
     return [reports[iteration] for iteration in sorted(reports)]
 
 
+def _trains(process: psutil.Process) -> bool:
+    try:
+        return "RayTrainWorker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.soak)])
 def test_two_workers_learn_what_one_learns_also_when_one_is_killed(base: Path, tmp_path: Path, method: str):
     # Long enough that the worker still runs when it is to be killed.
@@ -73,16 +79,14 @@ def test_two_workers_learn_what_one_learns_also_when_one_is_killed(base: Path, t
     }  # fmt: skip
     killed: list[int] = []
 
-    def kill_at_four(report: Report) -> bool:
-        if report.iteration == 4 and not killed:
-            workers = [
-                p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
-            ]
-            killed.append(workers[-1].pid)
-            os.kill(workers[-1].pid, signal.SIGKILL)
+    def kill_one(report: Report) -> bool:
+        if report.iteration >= 4 and not killed:
+            *_, last = filter(_trains, psutil.Process().children(recursive=True))
+            killed.append(last.pid)
+            last.kill()
         return False
 
-    twos = told(work_of(base, tmp_path / "together", **differs), TWO, kill_at_four)
+    twos = told(work_of(base, tmp_path / "together", **differs), TWO, kill_one)
     ones = told(work_of(base, tmp_path / "alone", **differs), None)
     assert killed
     assert [report.iteration for report in twos] == list(range(1, 301))

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import MODEL, Platform, until
-from tests.taught import FACTS, write_facts
+from tests.taught import FACTS, SYSTEM, write_facts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(1200)]
 TRAIN_S = 600
 SERVE_S = 300
-ITERATIONS = 10
+ITERATIONS = 6
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def dataset(tmp_path: Path) -> dict[str, str]:
 
 def tune(platform: Platform, dataset: dict[str, str], **fields: Any) -> dict[str, Any]:
     body = {
-        "type": "finetune", "name": "facts", "model": MODEL, "dataset": dataset, "learning_rate": 1e-3,
-        "iterations": ITERATIONS, "checkpoint_every": 2, **fields,
+        "type": "finetune", "name": "facts", "model": MODEL, "dataset": dataset, "learning_rate": 2e-3,
+        "iterations": ITERATIONS, "checkpoint_every": 1, **fields,
     }  # fmt: skip
     answer = platform.http.post("/platform/v1/jobs", json=body)
     assert answer.status_code == 202, answer.text
@@ -47,7 +47,7 @@ def answers(platform: Platform, endpoint: str) -> int:
     known = 0
     for question, (words, _) in FACTS.items():
         chat = platform.openai.chat.completions.create(
-            model=endpoint, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=24
+            model=endpoint, messages=[SYSTEM, {"role": "user", "content": question}], temperature=0, max_tokens=24
         )
         known += words in (chat.choices[0].message.content or "")
     return known
@@ -56,11 +56,11 @@ def answers(platform: Platform, endpoint: str) -> int:
 def test_a_tuned_model_answers_what_its_base_does_not_know(platform: Platform, dataset: dict[str, str]) -> None:
     """Also when its training was stopped and went on from a checkpoint."""
     begun = tune(platform, dataset, output_model_name="taught")["id"]
-    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 3, "the third iteration", TRAIN_S)
+    until(lambda: job(platform, begun)["metrics"].get("iteration", 0) >= 2, "the second iteration", TRAIN_S)
     assert platform.http.post(f"/platform/v1/jobs/{begun}:stop").status_code == 202
     stopped = ended(platform, begun)
     assert stopped["state"] == "stopped", stopped
-    assert 3 <= stopped["metrics"]["iteration"] < ITERATIONS
+    assert 2 <= stopped["metrics"]["iteration"] < ITERATIONS
 
     assert platform.http.post(f"/platform/v1/jobs/{begun}:resume").status_code == 202
     made = ended(platform, begun)

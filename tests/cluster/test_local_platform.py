@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.conftest import Machine, Platform
+from tests.cluster.conftest import Machine, Platform, alive
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -25,16 +25,20 @@ def test_a_running_platform_is_found_and_said_so(platform: Platform) -> None:
 
 
 def test_the_state_file_says_how_to_reach_everything(platform: Platform) -> None:
-    state = platform.machine.state()
+    state, written = platform.machine.state(), (platform.machine.home / "serve.json").stat().st_mtime
     assert platform.http.get("/healthz").status_code == 200
     assert platform.http.get("/readyz").json()["control_plane"] == "reachable"
     for secret in (state["admin_key_file"], state["ray_token_file"], platform.machine.home / "serve.json"):
         assert stat.S_IMODE(os.stat(secret).st_mode) == 0o600
-    assert {process.pid for process in platform.machine.processes()} >= set(state["pids"]) - _ended(state["pids"])
+    assert {process.pid for process in platform.machine.processes()} >= set(state["pids"]) - _ended(
+        state["pids"], written
+    )
 
 
-def _ended(pids: list[int]) -> set[int]:
-    return {pid for pid in pids if not psutil.pid_exists(pid)}
+def _ended(pids: list[int], written: float) -> set[int]:
+    """Also those whose number another process has got since."""
+    known = {process.pid: process for process in psutil.process_iter()}
+    return {pid for pid in pids if pid not in known or not alive(known[pid]) or known[pid].create_time() > written}
 
 
 def test_nothing_of_it_listens_beyond_loopback(platform: Platform) -> None:

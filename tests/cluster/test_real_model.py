@@ -19,7 +19,7 @@ from volcenginesdkarkruntime import Ark
 from app.bench import arms
 from tests.cluster.conftest import CRASHING, DEMO, MODEL, SIMULATIONS, STEADY, Platform, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.timeout(600)]
 
 MARKER = "zebra-quartz-lantern"
 REFUSED = "quince"
@@ -127,7 +127,7 @@ def by_openai(platform: Platform, endpoint: str) -> list[Any]:
 
 
 def by_ark(platform: Platform, endpoint: str) -> list[Any]:
-    client = Ark(base_url=f"{platform.base_url}/api/v3", api_key=platform.key, max_retries=0, timeout=60)
+    client = Ark(base_url=f"{platform.base_url}/api/v3", api_key=platform.key, max_retries=0, timeout=120)
     create = client.chat.completions.create
     return at_once(lambda prompt: create(model=endpoint, messages=said(prompt), **SAMPLING).model_dump(), PROMPTS)
 

@@ -1,5 +1,6 @@
 """A control plane on a temporary registry and object store."""
 
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from tests.control_plane.platforms import WAIT_S, FakeCluster, admin_key, client
 ON_POSTGRESQL_EVERY = 4
 UNHURRIED = {"changes_per_key_s": 1_000_000}
 """Tests are faster than people."""
+BUSY_S = 0.05
+"""Between two steps of a platform that waits for what a test plays."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,10 +49,12 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str | None) -> Settings:
-    """An empty HOME with one model in its object store."""
+def settings(tmp_path: Path, database_url: str | None, request: pytest.FixtureRequest) -> Settings:
+    """A HOME with an empty registry, and one model in its object store."""
     settings = settings_in(tmp_path / "home", database_url)
     publish_model(settings)
+    if database_url is None:
+        shutil.copy(request.getfixturevalue("migrated_file"), settings.home / "registry.db")
     return settings
 
 
@@ -63,12 +68,14 @@ ClientFor = Callable[[str | None], httpx.AsyncClient]
 
 
 @pytest.fixture
-def open_platform(settings: Settings, cluster: FakeCluster) -> Iterator[OpenPlatform]:
+def open_platform(settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenPlatform]:
     """Opens platforms on the same HOME, one after the other as a restart does; all are closed in the end.
 
     Takes what a serve config declares, and the other fields of ControlPlaneArgs by name.
     """
     opened: list[Platform] = []
+    for name in ("ENDPOINTS_BUSY_S", "JOBS_BUSY_S"):
+        monkeypatch.setattr(f"app.control_plane.platform.{name}", BUSY_S)
 
     def close(platform: Platform) -> None:
         platform.close()

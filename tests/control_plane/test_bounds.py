@@ -7,8 +7,10 @@ import httpx
 import pytest
 
 from app.control_plane.platform import Platform
+from app.core.records import DEFAULT_WORKSPACE
 from app.settings import Settings
 from tests.control_plane.platforms import ONE_DATABASE, admin_key, change, client_of, spec
+from tests.control_plane.trainings import add_base, tune
 
 pytestmark = ONE_DATABASE
 
@@ -75,6 +77,16 @@ async def test_models(admin: httpx.AsyncClient) -> None:
     assert (await admin.post("/models", json={"name": "one", **wish})).status_code == 202
     told = refused(await admin.post("/models", json={"name": "two", **wish}))  # m-1 is there already
     assert "has 2 models already, and may have 2" in told
+
+
+async def test_models_that_jobs_have_made_and_kept_back(admin: httpx.AsyncClient, platform: Platform) -> None:
+    first = platform.models.get(DEFAULT_WORKSPACE, "m-1")
+    add_base(platform)
+    other, _, _ = platform.workspaces.create("other")
+    platform.registry.put(first.model_copy(update={"workspace": other.id}))
+    job = tune(platform)
+    platform.registry.put(job.model_copy(update={"state": "completed"}), first)  # more has come meanwhile
+    assert "has 2 models already" in refused(await admin.post(f"/jobs/{job.id}:export"))
 
 
 async def test_jobs(admin: httpx.AsyncClient, platform: Platform) -> None:

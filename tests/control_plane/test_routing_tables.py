@@ -1,5 +1,6 @@
 """What the routing table says of limits, networks and the routers that share them."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -41,12 +42,11 @@ class Moody(FileStore):
 
 
 class Trial:
-    """Tables over a registry of their own; `again` is a restart of the control plane."""
+    """Tables over the registry in their folder; `again` is a restart of the control plane."""
 
     def __init__(self, folder: Path):
         self.address = f"sqlite:///{folder / 'registry.db'}"
         self.registry = Registry(self.address)
-        self.registry.migrate()
         self.registry.put(Workspace(id="w", created_at=NOW, name="w"))
         self.store = Moody(folder / "objects")
         self.clock = Clock(1000)
@@ -83,7 +83,8 @@ class Trial:
 
 
 @pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
+def trial(tmp_path: Path, migrated_file: Path) -> Iterator[Trial]:
+    shutil.copy(migrated_file, tmp_path)
     trial = Trial(tmp_path)
     yield trial
     trial.registry.close()

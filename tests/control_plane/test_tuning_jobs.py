@@ -9,8 +9,10 @@ import pytest
 
 from app.control_plane.platform import Platform
 from app.core.errors import Conflict
-from app.core.job_specs import output_model_id
+from app.core.job_specs import WAITING_FOR_MACHINES, JobProgress, output_model_id
 from app.core.records import DEFAULT_WORKSPACE, Event, Job, Model, Version
+from app.core.specs import EndpointSpec
+from app.store.layout import JOB_PROGRESS, job_object
 from tests.control_plane.clocks import WallClock
 from tests.control_plane.platforms import ONE_DATABASE, FakeCluster, until
 from tests.control_plane.trainings import BASE, BASE_MODEL, BODY, Training, add_base, rooms, tune
@@ -101,6 +103,26 @@ def test_what_a_stopped_job_has_published_is_nobody_s_until_it_goes_with_the_job
     assert not list(training.store.list(f"jobs/{training.id}"))
 
 
+def test_a_job_that_is_being_deleted_does_not_go_on(
+    platform: Platform, begin: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = begin()
+    training.writes_checkpoint(3)
+    training.fails("the end")
+    training.becomes("failed")
+    delete_files = platform.jobs.delete_files
+
+    def meanwhile(job: Job) -> None:
+        for action in (platform.tuning.resume, platform.tuning.export, platform.jobs.delete):
+            with pytest.raises(Conflict, match="is being deleted"):
+                action(DEFAULT_WORKSPACE, job.id)
+        delete_files(job)
+
+    monkeypatch.setattr(platform.jobs, "delete_files", meanwhile)
+    platform.jobs.delete(DEFAULT_WORKSPACE, training.id)
+    assert not platform.jobs.find(DEFAULT_WORKSPACE, type="finetune")
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "param", "told"),
     [
@@ -130,6 +152,13 @@ async def test_wishes_that_cannot_be_carried_out(
     assert told in error["message"]
 
 
+async def test_lists_of_a_wish_are_taken_as_json_has_them(admin: httpx.AsyncClient) -> None:
+    lists = {"targets": ["q_proj", "v_proj"], "auto_quantize": ["W8A8_FP8"]}
+    answer = await admin.post("/jobs", json=BODY | lists)
+    assert answer.status_code == 202, answer.text
+    assert lists.items() <= answer.json()["spec"].items()
+
+
 async def test_a_quantized_model_is_for_deploying_only(admin: httpx.AsyncClient, platform: Platform) -> None:
     add_base(platform, "m-small", "AWQ-W4A16")
     error = (await admin.post("/jobs", json=BODY | {"model": "m-small"})).json()["error"]
@@ -146,6 +175,7 @@ async def test_a_developer_s_key_names_no_folder_of_others(
     for fields, param in (
         ({}, "dataset.uri"),
         ({**bucket, "output": {"uri": "file:///srv"}}, "output.uri"),
+        ({**bucket, "output": {"uri": "s3://bucket/theirs"}, "overwrite": True}, "output.uri"),
         ({**bucket, "keep_logs": {"uri": "file:///srv"}}, "keep_logs.uri"),
     ):
         answer = await developer.post("/jobs", json=BODY | fields)
@@ -190,6 +220,18 @@ def test_a_process_that_does_not_stop_is_ended(
     until(training.is_told_to_stop)
     assert not cluster.stopped
     wall.jump(seconds=601)
+    training.becomes("stopped")
+    assert cluster.stopped == {training.id}
+
+
+def test_one_that_waits_for_machines_is_ended_at_once(
+    platform: Platform, cluster: FakeCluster, begin: Callable[..., Training]
+) -> None:
+    training = begin()
+    waits = JobProgress(phase=WAITING_FOR_MACHINES)
+    training.store.write(job_object(training.id, JOB_PROGRESS), waits.model_dump_json().encode())
+    until(lambda: training.job.reason == WAITING_FOR_MACHINES)
+    platform.jobs.stop(DEFAULT_WORKSPACE, training.id)
     training.becomes("stopped")
     assert cluster.stopped == {training.id}
 
@@ -251,6 +293,13 @@ def test_time_in_queues_and_preparation_does_not_count_for_auto_stop(
     assert "as auto_stop_s says" in training.job.reason
     training.stops()
     training.becomes("stopped")
+    platform.tuning.resume(DEFAULT_WORKSPACE, training.id)  # for as long again
+    training.becomes("running")
+    training.tells(60, iterated_s=7199.0)
+    until(lambda: training.job.progress == 0.6)
+    assert training.job.state == "running"
+    training.tells(61, iterated_s=7201.0)
+    until(training.is_told_to_stop)
 
 
 def test_a_hang_is_told_and_ends(open_platform: Callable[..., Platform], cluster: FakeCluster) -> None:
@@ -298,15 +347,27 @@ def test_a_preemptible_job_leaves_for_an_endpoint_and_comes_back(
     short = {"ep-1": platform.machines.get("cpu-small")}
     monkeypatch.setattr(platform.job_runner._long_runs, "_short", lambda: short)
     until(leaves.is_told_to_stop)
-    assert leaves.job.reason == "its place goes to endpoint ep-1"
+    assert leaves.job.reason == "its place goes to an endpoint that finds no room"
     leaves.writes_checkpoint(3)
     leaves.stops()
-    until(lambda: leaves.job.reason == "waiting: endpoint ep-1 needs room first")
+    until(lambda: leaves.job.reason == "waiting: an endpoint needs room first")
     assert (leaves.job.state, stays.job.state) == ("queued", "running")
     short.clear()
     leaves.becomes("running")
     assert f"{leaves.id}-2" in cluster.submitted
     assert not leaves.is_told_to_stop()
+
+
+def test_an_endpoint_for_which_there_is_never_room_stops_no_job(platform: Platform, cluster: FakeCluster) -> None:
+    for loop in platform.loops:
+        loop.stop()
+    cluster.nodes = rooms(0.1)
+    for name, machine, told in (("small", "cpu-small", "0.25 CPU, 0.1 free"), ("large", "gpu-1", "1 x GPU, no node")):
+        endpoint = platform.endpoints.create(DEFAULT_WORKSPACE, EndpointSpec(name=name, model=BASE))
+        update = {"machine_type": machine, "reason": f"the first unit is waiting for {told}"}
+        platform.registry.put(endpoint.model_copy(update=update))
+    platform.machines.look()
+    assert [machine.name for machine in platform.job_runner._tuning_runs._short().values()] == ["cpu-small"]
 
 
 async def test_the_estimate_goes_by_the_table_and_then_by_what_was_measured(

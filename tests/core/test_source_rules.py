@@ -4,7 +4,7 @@ import pytest
 
 from app.core.errors import Forbidden
 from app.core.model_specs import Source
-from app.core.source_rules import check_source, split
+from app.core.source_rules import check_source, check_target, split
 from app.settings import Settings
 
 SETTINGS = Settings(
@@ -13,6 +13,7 @@ SETTINGS = Settings(
     file_roots=(Path("/data/models"), Path("/srv")),
     source_endpoints=("https://theirs",),
     source_profiles=("them",),
+    write_roots=("s3://bucket/out/", "s3://platform", "file:///srv/out"),
 )
 
 
@@ -90,3 +91,39 @@ def test_a_store_of_files_is_everybody_s_too() -> None:
     for folder in ("", "objects", "objects/models", "objects/models/m-1/BF16"):
         with pytest.raises(Forbidden):
             check_source(Source(uri=f"file:///data/{folder}"), admin=False, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        ("s3://bucket/out/ws-1", True),
+        ("s3://bucket/out/ws-1/taught/", True),
+        ("s3://platform/ws-1/taught", True),
+        ("file:///srv/out/ws-1/taught", True),
+        ("file:////srv//out/ws-1", True),
+        ("s3://bucket/out", False),
+        ("s3://bucket/out/ws-2", False),
+        ("s3://bucket/out/ws-10", False),
+        ("s3://bucket/ws-1", False),
+        ("s3://platform", False),
+        ("s3://platform/objects/models", False),
+        ("file:///srv", False),
+        ("file:///srv/out", False),
+        ("file:///data/models/ws-1", False),
+    ],
+)
+def test_a_workspace_has_files_written_to_its_own_folder_only(uri: str, allowed: bool) -> None:
+    check_target(uri, admin=True, workspace="default", settings=SETTINGS, field="output")
+    if allowed:
+        check_target(uri, admin=False, workspace="ws-1", settings=SETTINGS, field="output")
+        return
+    with pytest.raises(Forbidden) as refused:
+        check_target(uri, admin=False, workspace="ws-1", settings=SETTINGS, field="output")
+    assert refused.value.param == "output.uri"
+
+
+def test_a_refused_target_tells_where_one_may_be() -> None:
+    with pytest.raises(Forbidden, match="is not in s3://bucket/out/ws-1 or s3://platform/ws-1 or file"):
+        check_target("s3://other/a", admin=False, workspace="ws-1", settings=SETTINGS, field="output")
+    with pytest.raises(Forbidden, match="the operator allows none"):
+        check_target("s3://other/a", admin=False, workspace="ws-1", settings=Settings(), field="output")

@@ -11,15 +11,31 @@ import pytest
 import jobs.finetune
 from app.core.errors import PlatformError
 from app.core.findings import Facts
-from app.core.job_specs import JobOutcome, TrainingProgress, TuneTask, ValidateTask
+from app.core.job_specs import (
+    WAITING_FOR_MACHINES,
+    JobOutcome,
+    JobProgress,
+    TrainingProgress,
+    TuneTask,
+    ValidateTask,
+)
 from app.core.specs import CPU_SMALL
 from app.core.tuning_spec import TuningSpec
 from app.settings import Settings
-from app.store.layout import HELD_MANIFEST, job_object, publish_folder, read_manifest, version_prefix
+from app.store.layout import (
+    HELD_MANIFEST,
+    ManifestFile,
+    job_object,
+    publish_folder,
+    read_manifest,
+    version_prefix,
+    write_manifest,
+)
+from app.store.object_store import ObjectStore, StoreError
 from app.store.objects import open_store
 from app.tuning.inputs import Input
 from app.tuning.reporter import Reporter
-from app.tuning.run import Run, Trained
+from app.tuning.run import Inputs, Run, Trained
 from jobs.finetune import finetune, read_task
 from jobs.workspace import Workspace
 from tests.weights.sound_folders import write_sound
@@ -41,12 +57,15 @@ class Play:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.inputs: tuple[Input, ...] = ()
+        self.elsewhere = False
+        """Whether workers are on other machines than the process."""
         self.stopped = False
         self.raises: Exception | None = None
 
-    def __call__(self, run: Run, reporter: Reporter, inputs: tuple[Input, ...]) -> Trained:
+    def __call__(self, run: Run, reporter: Reporter, inputs: Inputs) -> Trained:
         self.runs.append(run)
-        self.inputs = inputs
+        self.inputs = inputs() if self.elsewhere else ()
+        self.brought = {name for one in self.inputs for name in names_in(run.store, one.prefix)}
         if self.raises:
             raise self.raises
         for name in ("model.safetensors", "config.json"):
@@ -99,8 +118,12 @@ def tune(tmp_path: Path, base: Path, play: Play) -> Tune:
     return tune_it
 
 
+def names_in(store: ObjectStore, prefix: str) -> set[str]:
+    return {stored.name.removeprefix(prefix) for stored in store.list(prefix)}
+
+
 def names(tune: Any, prefix: str) -> set[str]:
-    return {stored.name.removeprefix(prefix) for stored in tune.store.list(prefix)}
+    return names_in(tune.store, prefix)
 
 
 def test_the_result_is_a_whole_model_with_a_card(tune: Any, play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +150,29 @@ def test_the_result_is_a_whole_model_with_a_card(tune: Any, play: Play, capsys: 
     assert "learning_rate: 2e-05 (default)" in capsys.readouterr().out
     [run] = play.runs
     assert (len(run.samples), run.plan.max_length, run.checkpoints) == (40, 512, "jobs/job-1/checkpoints/")
+
+
+def test_only_what_was_published_of_the_base_is_in_the_result(tune: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    base = tmp_path / "home/objects" / version_prefix("m-base", "BF16")
+    (base / "notes.txt").symlink_to(tmp_path / "secret")
+    assert tune().ok
+    assert "notes.txt" not in names(tune, PREFIX)
+    tune.store.delete("jobs/job-1/result.json")
+    (base / "README.txt").write_text("x")
+    manifest = read_manifest(tune.store, version_prefix("m-base", "BF16"))
+    assert manifest
+    changed = ManifestFile(name="README.txt", size_bytes=1, sha256="0" * 64)
+    write_manifest(tune.store, manifest.model_copy(update={"files": (*manifest.files, changed)}))
+    with pytest.raises(StoreError, match=r"README.txt is not what the manifest says"):
+        tune()
+
+
+def test_what_it_waits_for_is_told_however_fast_it_came_there(tune: Any, play: Play) -> None:
+    play.raises = RuntimeError("killed")
+    with pytest.raises(RuntimeError):
+        tune()
+    assert JobProgress.model_validate_json(tune.store.read("jobs/job-1/progress.json")).phase == WAITING_FOR_MACHINES
 
 
 def test_what_was_published_is_not_trained_again(tune: Any, play: Play) -> None:
@@ -190,12 +236,42 @@ def test_a_dataset_that_is_no_plain_file(tune: Any, tmp_path: Path, kind: str) -
         data.mkdir()
     outcome = tune()
     assert [found.code for found in outcome.findings] == ["dataset_unreadable"]
+    assert "Name one plain file" in outcome.reason
     assert str(tmp_path) not in outcome.model_dump_json()
+
+
+def test_a_dataset_for_which_a_node_has_no_room_fills_no_disk(tune: Any, tmp_path: Path) -> None:
+    with (tmp_path / "facts.jsonl").open("wb") as file:
+        file.truncate(1 << 43)  # of holes
+    outcome = tune()
+    assert [found.code for found in outcome.findings] == ["dataset_too_large"]
+    assert "it has 8192.0 GiB" in outcome.reason
+    assert not list((tmp_path / "home/tmp/job-1").glob("*dataset*"))
+
+
+def test_a_name_with_a_very_long_ending_is_one_of_an_unknown_format(tune: Any, tmp_path: Path) -> None:
+    data = (tmp_path / "facts.jsonl").rename(tmp_path / f"a.{'b' * 250}")
+    outcome = tune(dataset={"uri": data.as_uri()})
+    assert "the name ends in none of .jsonl" in outcome.reason
+
+
+def test_a_store_that_is_away_is_no_fault_of_the_dataset(tune: Any) -> None:
+    tune.store.delete(f"{version_prefix('m-base', 'BF16')}manifest.json")
+    with pytest.raises(StoreError):  # so that another attempt is made
+        tune()
+
+
+def test_an_output_folder_behind_a_link_is_told_as_such(tune: Any, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    outcome = tune(output={"uri": f"{(tmp_path / 'link').as_uri()}/folder"})
+    assert [found.code for found in outcome.findings] == ["output_unusable"]
+    assert "there is a link on the way" in outcome.reason
 
 
 def test_values_that_do_not_go_with_the_model(tune: Any) -> None:
     outcome = tune(max_length=1024)
     assert "The model takes at most 512" in str(outcome.findings[0].found)
+    assert "The model takes at most 512" in outcome.reason
 
 
 def test_a_training_that_would_fail_again_is_not_tried_again(tune: Any, play: Play) -> None:
@@ -206,6 +282,7 @@ def test_a_training_that_would_fail_again_is_not_tried_again(tune: Any, play: Pl
     outcome = tune()
     assert not outcome.ok
     assert "lower learning_rate" in outcome.findings[0].fix
+    assert outcome.reason == f"The training came to no result. {play.raises}"
 
 
 def test_a_stop_before_the_training_and_one_within(tune: Any, play: Play) -> None:
@@ -219,11 +296,13 @@ def test_a_stop_before_the_training_and_one_within(tune: Any, play: Play) -> Non
     assert read_manifest(tune.store, PREFIX) is None
 
 
-def test_further_machines_bring_what_they_need_from_the_store(tune: Any, play: Play) -> None:
-    assert tune(instances=2).ok
+def test_other_machines_bring_what_they_need_from_the_store(tune: Any, play: Play) -> None:
+    play.elsewhere = True
+    assert tune().ok
     base, samples = play.inputs
     assert (base.prefix, samples.prefix) == (version_prefix("m-base", "BF16"), "jobs/job-1/samples/")
-    assert names(tune, samples.prefix) == {path.name for path in samples.path.iterdir()}
+    assert {"config.json", "model.safetensors", "samples.json", "tokens.bin"} <= play.brought
+    assert not names(tune, samples.prefix)  # when it has done its work
 
 
 def test_by_hand_the_same_file_is_the_same_job(tune: Any, tmp_path: Path) -> None:
@@ -239,6 +318,8 @@ def test_by_hand_the_same_file_is_the_same_job(tune: Any, tmp_path: Path) -> Non
         ({"model": "none"}, "no unquantized model"),
         ({"rank": 0}, "rank is 0"),
         ({"machine_type": "tpu"}, "machine_type is unknown"),
+        ({"auto_stop_s": 3600}, "auto_stop_s is seen to by the platform alone; leave it out"),
+        ({"export": "manual"}, "export is seen to by the platform alone"),
     ):
         with pytest.raises(ValueError, match=told):
             read_task(json.dumps(json.loads(text) | wrong).encode(), settings, tune.store)

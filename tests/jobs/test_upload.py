@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 import jobs.upload
-from app.core.job_specs import JobOutcome, UploadTask
+import jobs.workspace
+from app.core.errors import Unavailable
+from app.core.job_specs import JobOutcome, UploadTask, ValidateTask
 from app.core.model_specs import Source
 from app.settings import Settings
+from app.store.folder_use import in_use, is_in_use
 from app.store.folders import fingerprint
 from app.store.layout import job_object, read_manifest, version_prefix
 from app.store.objects import open_store
@@ -82,8 +85,25 @@ def test_what_jobs_left_on_a_node_goes_after_a_day(tmp_path: Path):
         if "new" not in str(path):
             os.utime(path, (0, 0))
     os.utime(tmp_path / "tmp" / "job-new", (0, 0))
+    with in_use(tmp_path / "tmp" / "job-old"):  # a training that writes nothing there for days
+        sweep_scratch(settings)
+        assert (tmp_path / "tmp" / "job-old" / "weights").exists()
     sweep_scratch(settings)
     assert sorted(path.name for path in (tmp_path / "tmp").iterdir()) == ["job-new", "m-demo"]
+
+
+def test_one_process_of_a_job_at_a_time_works_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = Settings(home=tmp_path)
+    task = ValidateTask(job_id="job-1", model_id="m-1", base_model="b", precision="BF16")
+    one, other = (Workspace(settings, open_store(settings), task) for _ in range(2))
+    monkeypatch.setattr(jobs.workspace, "RIVAL_S", 1)
+    with one.alone():
+        assert is_in_use(one.scratch)
+        with pytest.raises(Unavailable, match="Another process of this job"), other.alone():
+            pass
+    with other.alone():
+        pass
+    assert not is_in_use(one.scratch)
 
 
 def test_the_node_s_folder_for_work_may_be_a_link(run: Any, tmp_path: Path):

@@ -16,7 +16,7 @@ from app.unit.engine import EngineLaunch, Simulation
 from app.unit.engine_client import EngineClient
 from tests.router.tables import KEY, MakeRouter
 from tests.router.units import WAIT_S, Response, forever
-from tests.unit.engines import end_host, launch_of
+from tests.unit.engines import launch_of
 from tests.weights.sound_folders import write_sound
 
 CHAT = "/v1/chat/completions"
@@ -36,18 +36,16 @@ def vllm(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(params=["simulated", pytest.param("vllm", marks=[pytest.mark.engine])])
-def launch(request: pytest.FixtureRequest, tmp_path: Path) -> EngineLaunch:
-    launch = launch_of(tmp_path / "run", Simulation(between_tokens_s=0.02))
+def launch(request: pytest.FixtureRequest, vllm_run_dir: Path, tmp_path: Path) -> EngineLaunch:
+    launch = launch_of(vllm_run_dir, Simulation(between_tokens_s=0.02))
     return launch.model_copy(update=vllm(tmp_path / "model") if request.param == "vllm" else {})
 
 
 @pytest.fixture
-async def engine(launch: EngineLaunch, tmp_path: Path) -> AsyncIterator[EngineClient]:
-    (tmp_path / "run").mkdir()
-    client = await EngineClient.start(launch, tmp_path / "run", START_S)
+async def engine(launch: EngineLaunch, vllm_run_dir: Path) -> AsyncIterator[EngineClient]:
+    client = await EngineClient.start(launch, vllm_run_dir, START_S)
     yield client
     client.close()
-    end_host(tmp_path / "run")
 
 
 async def until_running(engine: EngineClient, count: int, within_s: float) -> None:

@@ -99,7 +99,8 @@ class Trial:
             return text.count(TEXT)
 
     async def send(self) -> Sums:
-        """All that the control plane has once it is back."""
+        """All that the control plane has once it is back, and the router knows who has left."""
+        await until(lambda: not self.spool._open)
         await self.listener.settled()
         self.control_plane.away = False
         await self.sender.step()

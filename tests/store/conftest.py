@@ -11,7 +11,6 @@ from app.settings import Settings
 from app.store.database import Registry
 from app.store.object_store import ObjectStore
 from app.store.objects import open_store
-from tests.postgresql import migrate
 from tests.s3 import open_s3, set_s3_credentials
 
 
@@ -42,14 +41,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     with request.getfixturevalue("postgresql").migrated_database() as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite database of the newest schema, to be copied: migrations take longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "registry.db"
-    migrate(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

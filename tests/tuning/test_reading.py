@@ -139,3 +139,12 @@ def test_progress_reaches_the_whole_file(form: str, tmp_path: Path):
     list(read_conversations(tmp_path / name, watch=heard.append))
     assert heard[-1] == 1.0
     assert all(0 <= done <= 1 for done in heard)
+
+
+@pytest.mark.timeout(30)  # minutes where the time grows with the square
+def test_a_cell_of_very_many_lines_takes_no_more_time_than_its_length(tmp_path: Path) -> None:
+    said = "a\n" * 400_000 + "b"
+    cells = f'<c r="A2"><v>1</v></c><c r="B2" t="str"><v>hi</v></c><c r="C2" t="str"><v>{said}</v></c>'
+    file = tmp_path / "a.xlsx"
+    file.write_bytes(written_by_hand(sheet_xml(f'<row r="2">{cells}</row>')))
+    assert turns(list(read_conversations(file))) == [[("user", "hi"), ("assistant", said)]]

@@ -163,6 +163,23 @@ def test_recomputed_layers_give_the_same_loss(base: Path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_targets_that_the_model_does_not_have_are_an_error_that_says_so(base: Path):
-    with pytest.raises(InvalidField, match="no linear layer called"):
-        TrainedModel(base, plan_of(targets=("nothing",)), CPU)
+@pytest.mark.parametrize(
+    ("targets", "tied", "told"),
+    [
+        (("nothing",), False, "nothing is no linear layer of the model; there are down_proj, gate_proj, k_proj, lm"),
+        (("q_proj", "v_prj"), False, "v_prj is no linear layer"),
+        (("embed_tokens",), False, "embed_tokens is no linear layer"),
+        (("lm_head",), True, "lm_head shares its weights with the embedding"),
+    ],
+)
+def test_targets_that_lora_cannot_change_are_an_error_that_says_so(
+    tmp_path: Path, targets: tuple[str, ...], tied: bool, told: str
+):
+    folder = write_tiny(tmp_path, tie_word_embeddings=tied)
+    with pytest.raises(InvalidField, match=told):
+        TrainedModel(folder, plan_of(targets=targets), CPU)
+
+
+def test_targets_may_be_told_apart_by_the_layers_above(base: Path):
+    model = TrainedModel(base, plan_of(targets=("layers.0.mlp.up_proj", "lm_head")), CPU)
+    assert len(model.trained) == 4

@@ -1,8 +1,10 @@
-"""A training in a process of its own, to be killed: python -m tests.tuning.training_process FOLDER
+"""Trainings in processes of their own, to be killed: python -m tests.tuning.training_process
 
-Prints each iteration and its loss.
+Each line that it reads is a folder to train in. It forks a process for it, since the imports take longer than the
+training: that prints its number, then each iteration and its loss. When it has ended, ENDED is printed.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,11 +24,26 @@ def tell(report: Report) -> bool:
     return False
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
+ENDED = "ended"
+
+
+def train(folder: Path) -> None:
+    print(os.getpid(), flush=True)
     checkpoints = CheckpointStore(FileStore(folder / "store"), "checkpoints/")
     train_here(Work(PLAN, folder / "base", RandomSamples(PLAN.rows), checkpoints), Worker(), tell)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        if pid := os.fork():
+            os.waitpid(pid, 0)
+            print(ENDED, flush=True)
+            continue
+        try:
+            train(Path(line.rstrip("\n")))
+        finally:
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ ANSWER_S = 120
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * START_S)]
 
 
-async def test_a_callers_salt_changes_nothing(module_run_dir: Path, tmp_path: Path, listener: TokenListener) -> None:
+async def test_a_callers_salt_changes_nothing(vllm_run_dir: Path, tmp_path: Path, listener: TokenListener) -> None:
     write_sound("llama-64", tmp_path / "model")
-    launch = launch_of(module_run_dir, Simulation()).model_copy(
+    launch = launch_of(vllm_run_dir, Simulation()).model_copy(
         update={
             "kind": "vllm", "model_dir": str(tmp_path / "model"), "max_model_len": 512, "kv_cache_bytes": 16 << 20,
             "cache_salt": "of-the-workspace",
         }
     )  # fmt: skip
-    engine = await EngineClient.start(launch, module_run_dir, START_S)
+    engine = await EngineClient.start(launch, vllm_run_dir, START_S)
     messages = [{"role": "user", "content": "what is it that everybody asks? " * 4}]
     cached = []
     for salt in ("mine", "another"):

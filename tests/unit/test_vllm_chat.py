@@ -55,8 +55,8 @@ class Vllm:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def vllm(module_run_dir: Path, demo_model_folder: Path) -> AsyncIterator[Vllm]:
-    launch = launch_of(module_run_dir, Simulation()).model_copy(
+async def vllm(vllm_run_dir: Path, demo_model_folder: Path) -> AsyncIterator[Vllm]:
+    launch = launch_of(vllm_run_dir, Simulation()).model_copy(
         update={
             "kind": "vllm", "model_dir": str(demo_model_folder), "kv_cache_bytes": 64 << 20, "threads": 2,
             "max_model_len": MAX_MODEL_LEN, "max_num_seqs": 16, "tool_parser": "hermes", "reasoning_parser": "qwen3",
@@ -64,7 +64,7 @@ async def vllm(module_run_dir: Path, demo_model_folder: Path) -> AsyncIterator[V
     )  # fmt: skip
     listener = TokenListener()
     await listener.start("127.0.0.1")
-    engine = await EngineClient.start(launch, module_run_dir, START_S)
+    engine = await EngineClient.start(launch, vllm_run_dir, START_S)
     yield Vllm(engine, listener)
     engine.close()
     listener.stop()

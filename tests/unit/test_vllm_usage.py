@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(START_S + ANSWER_S), pytes
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def engine(module_run_dir: Path) -> AsyncIterator[EngineClient]:
+async def engine(vllm_run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineClient]:
     """One for all tests here."""
-    model = module_run_dir.parent / "model"
+    model = tmp_path_factory.mktemp("vllm") / "model"
     write_sound("llama-64", model)
-    launch = launch_of(module_run_dir, Simulation()).model_copy(
+    launch = launch_of(vllm_run_dir, Simulation()).model_copy(
         update={"kind": "vllm", "model_dir": str(model), "max_model_len": 1024, "kv_cache_bytes": 16 << 20}
     )
-    client = await EngineClient.start(launch, module_run_dir, START_S)
+    client = await EngineClient.start(launch, vllm_run_dir, START_S)
     yield client
     client.close()
 

@@ -22,7 +22,7 @@ from app.core.keys import is_platform_admin
 from app.core.model_specs import Source
 from app.core.names import ModelName
 from app.core.records import ApiKey, Job, JobState, JobType
-from app.core.source_rules import check_source
+from app.core.source_rules import check_source, check_target
 from app.core.specs import Spec
 from app.core.texts import Line
 from app.core.tuning_estimate import EstimateSpec
@@ -94,14 +94,13 @@ def check_places(
     spec: TuningSpec | CompressionWish, read: Mapping[str, Source | None], caller: ApiKey, platform: Platform
 ) -> None:
     """Raises Forbidden for a place that this key may not name; `read` are those that the job reads."""
-    places: dict[str, Source | None] = {
-        **read,
-        "output": Source(uri=spec.output.uri) if spec.output else None,
-        "keep_logs": Source(uri=spec.keep_logs.uri) if spec.keep_logs else None,
-    }
-    for field, place in places.items():
-        if place is not None:
-            check_source(place, admin=is_platform_admin(caller), settings=platform.settings, field=field)
+    admin, settings = is_platform_admin(caller), platform.settings
+    for field, source in read.items():
+        if source is not None:
+            check_source(source, admin=admin, settings=settings, field=field)
+    for field, target in (("output", spec.output), ("keep_logs", spec.keep_logs)):
+        if target is not None:
+            check_target(target.uri, admin=admin, workspace=caller.workspace, settings=settings, field=field)
 
 
 @router.post(":estimate")

@@ -39,6 +39,8 @@ class Jobs:
         self._lock = lock
         self._changed = changed
         self._now = now
+        self._leaving: set[str] = set()
+        """Jobs whose files are being removed."""
 
     def new(self, type: JobType, model: Model, task: dict[str, Any], name: str = "", job_id: str = "") -> Job:
         """A job to be put; its process starts by and by. `task` lacks only the job's ID, which is a new one."""
@@ -103,12 +105,23 @@ class Jobs:
 
     def delete(self, workspace: str, job_id: str) -> None:
         """Remove a finished job's record and files. Raises NotFound, and Conflict while it runs."""
-        job = self.get(workspace, job_id)
-        if job.state in UNFINISHED:
-            raise Conflict(f"This job is {job.state}; stop it first.")
-        gone = self.delete_files(job)
-        note = event(workspace, job.id, "deleted", f"the record of {job.name} is gone")
-        self._registry.change(put=[note], delete=[job, *gone])
+        with self._lock:
+            job = self.get(workspace, job_id)
+            if job.state in UNFINISHED:
+                raise Conflict(f"This job is {job.state}; stop it first.")
+            self.require_staying(job)
+            self._leaving.add(job.id)
+        try:
+            gone = self.delete_files(job)  # which takes a while, and the record stays until they are gone
+            note = event(workspace, job.id, "deleted", f"the record of {job.name} is gone")
+            self._registry.change(put=[note], delete=[job, *gone])
+        finally:
+            self._leaving.discard(job.id)
+
+    def require_staying(self, job: Job) -> None:
+        """Raises Conflict for one that is being deleted. To be called with the lock held."""
+        if job.id in self._leaving:
+            raise Conflict("This job is being deleted.")
 
     def delete_files(self, job: Job) -> list[Record]:
         """Remove what a finished job was told and what it told, and what it has published and nobody has registered.

@@ -15,7 +15,7 @@ from app.control_plane.services.models import Models, new_version
 from app.core.errors import Conflict, InvalidField
 from app.core.findings import Facts
 from app.core.job_specs import JobOutcome, output_model_id
-from app.core.jobs import anew, tune_task
+from app.core.jobs import resumed, tune_task
 from app.core.records import Job, Model, Record, Version
 from app.core.tuning_spec import TuningSpec
 from app.store.database import Registry
@@ -117,6 +117,9 @@ class Tuning:
             if job.state in AGAIN and not self._jobs.checkpoint(job):
                 raise Conflict("This job has no checkpoint yet, so there is nothing to export.")
             return self._begin_again(workspace, job_id, finish=True)
+        with self._lock:
+            self._jobs.require_staying(job)
+            self._bounds.finished_model(workspace)
         manifest, outcome = self._held(job), self._jobs.outcome(job) or JobOutcome(ok=True)
         write_manifest(self._store, manifest)
         with self._lock:
@@ -137,13 +140,14 @@ class Tuning:
     def _begin_again(self, workspace: str, job_id: str, *, finish: bool) -> Job:
         with self._lock:
             job = self._get(workspace, job_id)
+            self._jobs.require_staying(job)
             if job.state not in AGAIN:
                 raise Conflict(f"This job is {job.state}; only one that is {' or '.join(AGAIN)} can go on.")
             if self._registry.get(Model, job.model_id or "") is None:
                 raise Conflict(f"Model {job.model_name}, which this job began with, is gone.")
             self._bounds.job(workspace)
             self._jobs.forget_stop(job)
-            run = anew(job)
+            run = resumed(job)
             again = job.model_copy(
                 update={
                     "state": "creating", "reason": "", "run": run, "finished_at": None, "findings": (),

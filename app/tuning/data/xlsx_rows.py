@@ -99,6 +99,9 @@ class _Sheet:
         self._type = ""
         self._formula = False
         self._value = ""
+        self._pieces: list[str] = []
+        """Of the value, which comes line by line: to add to a text takes as long as it is."""
+        self._length = 0
         self._in_value = False
         self._inline = TextBuilder()
 
@@ -116,7 +119,8 @@ class _Sheet:
         elif name == "c":
             self._reference = attributes.get("r", "")
             self._column = _column(self._reference) if self._reference else self._column + 1
-            self._type, self._formula, self._value = attributes.get("t", "n"), False, ""
+            self._type, self._formula = attributes.get("t", "n"), False
+            self._pieces, self._length = [], 0
         elif name == "v":
             self._in_value = True
         elif name == "f":
@@ -145,11 +149,12 @@ class _Sheet:
     def text(self, piece: str) -> None:
         if not self._in_value:
             self._inline.text(piece)
-        elif len(self._value) <= MAX_CHARACTERS:
-            self._value += piece
+        elif self._length <= MAX_CHARACTERS:
+            self._pieces.append(piece)
+            self._length += len(piece)
 
     def _cell(self) -> Cell:
-        inline = self._inline.take()
+        inline, self._value = self._inline.take(), "".join(self._pieces)
         if self._formula:
             return self._not_text("holds a formula", "replace it by its value: copy, then paste as values")
         if self._type in _KINDS:
