@@ -11,8 +11,8 @@ serve: setup # MODEL=DIR serves your own model folder instead of the demo model
 stop: # what `make serve` started; data stay
 	@if [ -x .venv/bin/modelunit ]; then .venv/bin/modelunit down; else echo "Nothing to stop: nothing is set up here."; fi
 
-test: setup # those without Ray, half for each of two workers; then a platform for each of them, and whole files
-	@.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/cluster -m "not soak"
+test: setup # those without Ray in three processes, which wait now and then; then two with a platform each
+	@.venv/bin/python -m pytest -n 3 --dist worksteal --ignore tests/cluster -m "not soak"
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak" tests/cluster
 
 check: setup

@@ -99,6 +99,7 @@ def test_two_workers_learn_what_one_learns_also_when_one_is_killed(base: Path, t
             assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-4)
 
 
+@pytest.mark.soak
 def test_a_loss_that_is_no_number_is_an_error_at_once(base: Path, tmp_path: Path):
     work = work_of(base, tmp_path, method="full", learning_rate=1e30, warmup_iterations=0)
     with pytest.raises(PlatformError, match="lower learning_rate"):

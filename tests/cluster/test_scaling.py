@@ -70,13 +70,14 @@ class Targets(threading.Thread):
         self.join(60)
 
 
-@pytest.fixture
-def endpoints(platform: Platform) -> Iterator[None]:
-    """One for each step while the test runs."""
-    names = {f"elastic-{step}" for step in STEPS}
+@pytest.fixture(params=[STEPS[:1], pytest.param(STEPS, marks=pytest.mark.soak)], ids=["one", "at-once"])
+def steps(request: pytest.FixtureRequest, platform: Platform) -> Iterator[tuple[int, ...]]:
+    """An endpoint for each while the test runs."""
+    steps: tuple[int, ...] = request.param
+    names = {f"elastic-{step}" for step in steps}
     simulations = SIMULATIONS | {name: {"between_tokens_s": 0.05} for name in names}
-    platform.deploy(DEMO, STEADY, CRASHING, *map(elastic, STEPS), simulations=simulations, machine_types=MACHINES)
-    yield
+    platform.deploy(DEMO, STEADY, CRASHING, *map(elastic, steps), simulations=simulations, machine_types=MACHINES)
+    yield steps
     platform.deploy(DEMO, STEADY, CRASHING, simulations=SIMULATIONS)
     until(lambda: not names & {endpoint["name"] for endpoint in platform.endpoints()}, "the endpoints to go")
 
@@ -93,9 +94,9 @@ def stream(platform: Platform, endpoint_id: str, open_streams: contextlib.ExitSt
     assert answer.status_code == 200
 
 
-def test_full_cycles_in_steps(platform: Platform, endpoints: None) -> None:
-    with ThreadPoolExecutor(len(STEPS)) as threads:
-        for cycle in [threads.submit(full_cycle, platform, step) for step in STEPS]:
+def test_full_cycles_in_steps(platform: Platform, steps: tuple[int, ...]) -> None:
+    with ThreadPoolExecutor(len(steps)) as threads:
+        for cycle in [threads.submit(full_cycle, platform, step) for step in steps]:
             cycle.result()
 
 

@@ -22,7 +22,7 @@ IDLE_S = 10
 START_S = 90
 """For a unit on a small machine that is busy."""
 AT_ONCE = 50
-FALLS = 3
+FALLS = 2
 SOAK_FALLS = 200
 SOAK_SLEEPERS = 4
 LATEST_FALL_S = 4.0

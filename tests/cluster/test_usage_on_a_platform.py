@@ -15,7 +15,7 @@ from tests.soak import record
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-REQUESTS = 60
+REQUESTS = 30
 SOAK_REQUESTS = 600
 AT_ONCE = 8
 LATER_S = 90

@@ -10,7 +10,7 @@ from app.core.errors import InvalidField
 from app.core.tuning_spec import TrainingPlan
 from app.store.file_store import FileStore
 from app.tuning.checkpoints import CheckpointStore
-from app.tuning.loop import Work, Worker, train_here
+from app.tuning.loop import Diverged, Work, Worker, train_here
 from app.tuning.model import TrainedModel
 from app.tuning.packing import Packed
 from app.tuning.reports import Report
@@ -137,6 +137,11 @@ def test_a_run_that_is_stopped_ends_with_a_checkpoint_and_can_go_on(base: Path, 
     rest = trained(plan, base, tmp_path / "stopped")
     assert [report.iteration for report in rest] == [4, 5, 6]
     assert rest[-1].loss == pytest.approx(whole[-1].loss, abs=1e-6)
+
+
+def test_a_loss_that_is_no_number_says_what_to_change(base: Path, tmp_path: Path):
+    with pytest.raises(Diverged, match="lower learning_rate"):
+        trained(plan_of(method="full", learning_rate=1e30, warmup_iterations=0), base, tmp_path)
 
 
 def test_a_run_that_is_done_is_not_done_again(base: Path, tmp_path: Path):
