@@ -10,7 +10,7 @@ import pytest
 from app.control_plane.platform import Platform
 from app.core.errors import Conflict
 from app.core.job_specs import WAITING_FOR_MACHINES, JobProgress, output_model_id
-from app.core.records import DEFAULT_WORKSPACE, Event, Job, Model, Version
+from app.core.records import DEFAULT_WORKSPACE, Event, Job, Model, Record, Version
 from app.core.specs import EndpointSpec
 from app.store.layout import JOB_PROGRESS, job_object
 from tests.control_plane.clocks import WallClock
@@ -112,11 +112,11 @@ def test_a_job_that_is_being_deleted_does_not_go_on(
     training.becomes("failed")
     delete_files = platform.jobs.delete_files
 
-    def meanwhile(job: Job) -> None:
+    def meanwhile(job: Job) -> list[Record]:
         for action in (platform.tuning.resume, platform.tuning.export, platform.jobs.delete):
             with pytest.raises(Conflict, match="is being deleted"):
                 action(DEFAULT_WORKSPACE, job.id)
-        delete_files(job)
+        return delete_files(job)
 
     monkeypatch.setattr(platform.jobs, "delete_files", meanwhile)
     platform.jobs.delete(DEFAULT_WORKSPACE, training.id)
@@ -367,7 +367,7 @@ def test_an_endpoint_for_which_there_is_never_room_stops_no_job(platform: Platfo
         update = {"machine_type": machine, "reason": f"the first unit is waiting for {told}"}
         platform.registry.put(endpoint.model_copy(update=update))
     platform.machines.look()
-    assert [machine.name for machine in platform.job_runner._tuning_runs._short().values()] == ["cpu-small"]
+    assert [machine.name for machine in platform.job_runner._long_runs._short().values()] == ["cpu-small"]
 
 
 async def test_the_estimate_goes_by_the_table_and_then_by_what_was_measured(

@@ -60,11 +60,17 @@ def test_without_a_chat_template_weights_are_for_tuning_and_not_for_chat():
     assert "chat template" in (found.refusal("deploy") or "")
 
 
-@pytest.mark.parametrize("state", ["creating", "failed", "failed_quality"])
+@pytest.mark.parametrize("state", ["creating", "failed"])
 def test_what_is_not_healthy_is_for_nothing_and_says_so(state: str):
     found = of(state=state)
     assert (found.tune, found.compress, found.deploy) == ((), (), False)
     assert {found.refusal(use) for use in ("tune", "compress", "deploy")} == {f"it is {state}"}
+
+
+def test_what_lost_too_much_in_compression_is_deployed_by_those_alone_who_say_so():
+    found = of(precision="AWQ-W4A16", state="failed_quality")
+    assert (found.tune, found.compress, found.deploy) == ((), (), False)
+    assert "accept_quality" in (found.refusal("deploy") or "")
 
 
 def test_a_kind_that_is_not_offered_is_refused_with_those_that_are():

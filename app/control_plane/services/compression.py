@@ -218,6 +218,7 @@ class Compression:
             job = self._jobs.get(workspace, job_id)
             if job.type != "quantize":
                 raise Conflict(f"This is a job of type {job.type}; only compression can do that.")
+            self._jobs.require_staying(job)
             if job.state not in AGAIN:
                 raise Conflict(f"This job is {job.state}; only one that is {' or '.join(AGAIN)} can go on.")
             model, task = self._registry.get(Model, job.model_id or ""), quantize_task(job)
