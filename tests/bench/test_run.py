@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.bench import arms, idle
+from app.bench import arms, compression, idle
 from app.bench import run as benchmark
 from app.bench.limits import LIMITS
 from app.bench.load import Figures, Server, figures
@@ -42,6 +42,10 @@ NAMES = {f"{name}_c{level}" for name in BY_LEVEL for level in LEVELS} | {
     "upload_mib_per_s",
     "finetune_lora_tokens_per_s",
     "finetune_lora_tokens_per_s_vs_tuned",
+    "smoothquant_compression_s",
+    "awq_compression_s",
+    "smoothquant_serving_tokens_per_s_c8",
+    "compression_peak_apart_ratio",
     "validation_70b_s",
     "list_1000_endpoints_p99_ms",
     "reconcile_1000_endpoints_ms",
@@ -67,6 +71,7 @@ class Machine:
         monkeypatch.setattr(benchmark, "measure_router", self._measure_router)
         monkeypatch.setattr(benchmark, "measure_upload", self._measure_upload)
         monkeypatch.setattr(benchmark, "measure_tuning", self._measure_tuning)
+        monkeypatch.setattr(benchmark, "measure_compression", self._measure_compression)
         monkeypatch.setattr(benchmark, "measure_70b", lambda run_dir, rounds: {"validation_70b_s": [2.0] * rounds})
         monkeypatch.setattr(benchmark, "measure_records", self._measure_records)
         monkeypatch.setattr(idle, "SETTLE_S", 0.0)
@@ -129,6 +134,13 @@ class Machine:
         assert (model / "config.json").exists()
         names = ("finetune_lora_tokens_per_s", "finetune_lora_tokens_per_s_vs_tuned")
         return {name: [300.0] * rounds for name in names}, {name: [100.0] * rounds for name in names}
+
+    def _measure_compression(
+        self, model: Path, rounds: int
+    ) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, list[float]]]:
+        assert self.running == []
+        ours: dict[str, list[float]] = {name: [100.0] * rounds for name in (*compression.ROWS, compression.SPEED)}
+        return ours, {name: [100.0] * rounds for name in ours}, {compression.PEAK: [1.05] * rounds}
 
     def _measure_records(self, rounds: int) -> dict[str, list[float]]:
         assert self.running == []
