@@ -4,6 +4,7 @@ SPEC is what the control plane has written, or a QuantizeSpec as a JSON file of 
 under an ID that follows from the file, and the platform finds it there.
 """
 
+import logging
 import os
 import resource
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from app.compression.shipped import shipped_conversations
 from app.core.compression_memory import memory_problem
 from app.core.compression_plan import Stored, plan
 from app.core.compression_spec import QuantizeSpec
-from app.core.errors import BadRequest
+from app.core.errors import BadRequest, without_paths
 from app.core.field_errors import field_error
 from app.core.findings import finding
 from app.core.job_specs import TASK, AnyTask, JobOutcome, QuantizeTask
 from app.core.model_specs import Source
-from app.core.quality import QualityCard, failures, gate_of
+from app.core.quality import QUALITY, QualityCard, Verdict, failures, gate_of
 from app.core.recipe import Recipe
 from app.settings import Settings
 from app.store.fetching import fetch_version
@@ -40,6 +41,7 @@ from app.store.layout import (
     put_files,
     put_folder,
     read_manifest,
+    sizes,
     version_prefix,
     write_manifest,
 )
@@ -63,6 +65,8 @@ from jobs.workspace import (
     output_problem,
 )
 
+log = logging.getLogger("jobs")
+
 RESULT = "result.json"
 """The outcome of a job whose files are all in the store: whoever finds it has only to publish."""
 CONFIG, RECIPE = "config.json", "recipe.json"
@@ -71,6 +75,8 @@ PLATFORMS_OWN = {"auto_stop_s", "keep_logs", "notify"}
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".gguf", ".md")
 """Files of the original, and what is said of it: the version has its own."""
 
+_ADAPTER = "adapter_config.json"
+"""Left in a folder without its weights it is in the way of transformers, and of no use to a model that is whole."""
 Measure = Callable[[Path, Path, Callable[[str], bool]], QualityCard]
 """What the second folder's model has lost of the first one's; the callable hears what is done, and says if to stop."""
 
@@ -115,7 +121,7 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         )
         if problem := memory_problem(planned.peak_bytes, _free_bytes(task), task.machine.name):
             return failed_so(finding("compression_memory_short", problem))
-        base = _fetch_base(workspace, task, lambda name: not name.endswith(_WEIGHTS))
+        base = _fetch_base(workspace, task, lambda name: not name.endswith((*_WEIGHTS, _ADAPTER)))
         samples = _samples(workspace, task, base, recipe)
     except DataProblems as found:
         return data_failure(found)
@@ -130,7 +136,7 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
     if reporter.should_stop():
         return JobOutcome(ok=False, stopped=True, reason="it was stopped before its first layer", recipe=recipe)
 
-    base = _fetch_base(workspace, task, lambda name: True)
+    base = _fetch_base(workspace, task, lambda name: name != _ADAPTER)
     output = workspace.scratch / "output"
     try:
         quantize(base, output, recipe, samples, reporter.hear)
@@ -153,8 +159,13 @@ def compress(workspace: Workspace, measure: Measure = measured) -> JobOutcome:
         card = measure(base, output, reporter.phase)
     except MeasuringStopped:
         return _stopped_late(outcome)
+    except (OSError, RuntimeError, ValueError) as broken:
+        log.error("quality cannot be measured: %s", type(broken).__name__)
+        fix = "Resume the job to measure once more, or choose another precision."
+        return failed_so(finding("compression_failed", fix, found=without_paths(str(broken))))
     reporter.phase("publishing")
     lost = failures(card, gate_of(task.precision, task.spec.gate))
+    (output / QUALITY).write_text(Verdict(card=card, failures=lost).model_dump_json(indent=1), "utf-8")
     return _publish(workspace, task, output, outcome.model_copy(update={"quality": card, "quality_failures": lost}))
 
 
@@ -162,9 +173,14 @@ def _done(workspace: Workspace) -> JobOutcome | None:
     """The outcome, if an earlier attempt was only kept from telling it."""
     try:
         outcome = JobOutcome.model_validate_json(workspace.store.read(job_object(workspace.task.job_id, RESULT)))
+        held = _held(workspace)
     except ObjectMissing:
         return None
-    _release(workspace)
+    there = sizes(workspace.store, held.prefix)
+    if any(there.get(held.prefix + file.name) != file.size_bytes for file in held.files):
+        workspace.store.delete(job_object(workspace.task.job_id, RESULT))  # the version was removed since
+        return None
+    write_manifest(workspace.store, held)
     return outcome
 
 
@@ -225,7 +241,7 @@ def _complete(workspace: Workspace, task: QuantizeTask, base: Path, output: Path
     """Beside the new weights and their config.json: tokenizer, template and the rest, as they were published."""
     manifest = read_manifest(workspace.store, task.prefix)
     assert manifest is not None
-    copy_published(manifest, base, output, lambda name: not name.endswith(_WEIGHTS) and name != CONFIG)
+    copy_published(manifest, base, output, lambda name: not name.endswith(_WEIGHTS) and name not in (CONFIG, _ADAPTER))
     (output / RECIPE).write_text(recipe.model_dump_json(indent=1, exclude_none=True), "utf-8")
 
 
@@ -246,13 +262,13 @@ def _publish(workspace: Workspace, task: QuantizeTask, output: Path, outcome: Jo
     outcome = outcome.model_copy(update=where)
     workspace.store.write(job_object(task.job_id, HELD_MANIFEST), manifest.model_dump_json().encode())
     workspace.store.write(job_object(task.job_id, RESULT), outcome.model_dump_json().encode())
-    _release(workspace)
+    write_manifest(workspace.store, manifest)
     return outcome
 
 
-def _release(workspace: Workspace) -> None:
-    held = workspace.store.read(job_object(workspace.task.job_id, HELD_MANIFEST))
-    write_manifest(workspace.store, Manifest.model_validate_json(held))
+def _held(workspace: Workspace) -> Manifest:
+    """Of what an attempt has put. Raises ObjectMissing."""
+    return Manifest.model_validate_json(workspace.store.read(job_object(workspace.task.job_id, HELD_MANIFEST)))
 
 
 def read_task(text: bytes, settings: Settings, store: ObjectStore) -> AnyTask:

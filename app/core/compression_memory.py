@@ -35,7 +35,7 @@ def predict_peak_bytes(
     `config` is config.json, `tensors` each tensor's bytes as files' headers say, None where only the config is known;
     `samples` of `length` tokens are for calibration.
     """
-    text = config.get("text_config") or config
+    text = _text(config)
     sizes = tensors if tensors is not None else tensor_bytes(text)
     if precision == "W8A8_FP8":
         return PROCESS_BYTES + _shard_bytes(sizes)
@@ -47,9 +47,15 @@ def predict_peak_bytes(
 def predict_measuring_bytes(config: Mapping[str, Any], tensors: Mapping[str, int]) -> int:
     """Of the process that measures quality, in bytes: one whole model at a time, and what it says of a window."""
     weights = sum(tensors.values())
-    vocabulary = _number(config.get("text_config") or config, "vocab_size", "padded_vocab_size", default=32_000)
+    vocabulary = _number(_text(config), "vocab_size", "padded_vocab_size", default=32_000)
     held = 2 * weights if weights <= FP32_UP_TO_BYTES else weights
     return PROCESS_BYTES + held + 4 * WINDOW_TOKENS * vocabulary * 4
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a model that also sees or hears, the part that writes."""
+    found = config.get("text_config")
+    return found if isinstance(found, Mapping) and found else config
 
 
 def layer_bytes(tensors: Mapping[str, int]) -> dict[str, int]:

@@ -23,6 +23,10 @@ class Probe(BaseModel):
     of: int
 
 
+QUALITY = "quality.json"
+"""The file beside a compressed version's weights that says what they have cost: a Verdict."""
+
+
 class QualityCard(BaseModel):
     """A version beside the original, measured on one machine. All figures are finite."""
 
@@ -81,6 +85,16 @@ class QualityCard(BaseModel):
     def size_ratio(self) -> float:
         """How much of the original's size is left."""
         return self.size_after_bytes / self.size_before_bytes
+
+
+class Verdict(BaseModel):
+    """What is kept beside the weights, so that a registry that is rebuilt knows it too."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: QualityCard
+    failures: tuple[str, ...] = ()
+    """Where it did not pass its gate."""
 
 
 class Gate(Spec):

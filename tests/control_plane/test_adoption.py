@@ -1,12 +1,19 @@
 """What is published by hand is found, and looking for it costs the object store little."""
 
+from pathlib import Path
+
 import pytest
 
 from app.control_plane.platform import Platform
 from app.control_plane.reconciler import LOOK_EVERY_S as LOOPS_S
 from app.control_plane.services.models import LOOK_EVERY_S
 from app.core.errors import NotFound
+from app.core.quality import QUALITY, Verdict
+from app.core.records import Version
 from app.settings import Settings
+from app.store.layout import publish_folder
+from app.store.objects import open_store
+from tests.control_plane.compressions import CARD, INT8, WORSE
 from tests.control_plane.conftest import OpenPlatform
 from tests.control_plane.platforms import ONE_DATABASE, by_name, publish_model, spec
 
@@ -75,3 +82,15 @@ def test_callers_who_ask_for_what_there_is_not_do_not_list_the_store_each(trial:
     trial.create("known")
     trial.platform.endpoints.patch("default", by_name(trial.platform)["known"].id, {"model": "Model-2"})
     assert trial.listings == 2  # nothing is missing
+
+
+def test_what_failed_its_gate_is_known_to_have_failed_by_a_registry_that_is_rebuilt(
+    trial: Trial, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / QUALITY).write_text(Verdict(card=CARD, failures=(WORSE,)).model_dump_json())
+    names = {"model_id": "m-2", "name": "Model-2", "base_model": "Tiny-Llama"}
+    publish_folder(open_store(settings), tmp_path, precision=INT8, **names)  # type: ignore[arg-type]
+    trial.platform.models.adopt()
+    [version] = trial.platform.registry.find(Version, model_id="m-2")
+    assert (version.state, version.quality, version.quality_failures) == ("failed_quality", CARD, (WORSE,))

@@ -236,6 +236,7 @@ async def test_the_audit_keeps_who_accepts_a_loss_in_quality(
     refused = await admin.patch(f"/endpoints/{endpoint}", json={"accept_quality": False})
     assert (refused.status_code, refused.json()["error"]["param"]) == (409, "accept_quality")
     assert (await admin.patch(f"/endpoints/{endpoint}", json={"precision": "BF16"})).status_code == 200
+    assert not platform.endpoints.get(DEFAULT_WORKSPACE, endpoint).spec.accept_quality
     back = await admin.patch(f"/endpoints/{endpoint}", json={"precision": INT8})  # said of another time
     assert back.status_code == 409
     back = await admin.patch(f"/endpoints/{endpoint}", json={"precision": INT8, "accept_quality": True})

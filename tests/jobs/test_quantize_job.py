@@ -19,12 +19,13 @@ from app.compression.quality.stopping import Stopped
 from app.core.compression_spec import QuantizeSpec
 from app.core.findings import Facts
 from app.core.job_specs import JobOutcome, JobProgress, QuantizeTask
-from app.core.quality import Gate, QualityCard
+from app.core.quality import Gate, QualityCard, Verdict
 from app.core.recipe import Recipe
 from app.core.specs import CPU_SMALL, MachineType
 from app.settings import Settings
-from app.store.layout import publish_folder, read_manifest, version_prefix
+from app.store.layout import publish_folder, read_manifest, sizes, version_prefix
 from app.store.objects import open_store
+from app.store.removal import delete_version
 from jobs.quantize import compress, read_task
 from jobs.workspace import Workspace
 from tests.compression.small_models import tensors_of, write_llama
@@ -134,6 +135,8 @@ def test_one_that_fails_its_gate_is_published_with_the_reasons(run: Any, play: P
     assert outcome.ok
     assert "50" in outcome.quality_failures[0]
     assert "20" in outcome.quality_failures[0]
+    kept = Verdict.model_validate_json(run.store.read(f"{PREFIX}quality.json"))
+    assert (kept.card, kept.failures) == (play.card, outcome.quality_failures)
     assert read_manifest(run.store, PREFIX)
 
 
@@ -143,6 +146,17 @@ def test_what_was_published_is_not_made_again(run: Any, play: Play) -> None:
     assert run() == first
     assert len(play.folders) == 1
     assert read_manifest(run.store, PREFIX)
+
+
+def test_what_was_removed_after_it_was_published_is_made_again(run: Any, play: Play) -> None:
+    first = run()
+    delete_version(run.store, PREFIX)
+    again = run()
+    assert (again.ok, again.prefix, len(play.folders)) == (True, first.prefix, 2)
+    manifest = read_manifest(run.store, PREFIX)
+    assert manifest
+    there = {f"{PREFIX}{file.name}" for file in manifest.files}
+    assert sizes(run.store, PREFIX).keys() == there | {f"{PREFIX}manifest.json"}
 
 
 def test_a_users_conversations_calibrate_too(run: Any, tmp_path: Path) -> None:

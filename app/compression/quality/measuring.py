@@ -63,14 +63,14 @@ def measure(original: Path, quantized: Path, tell: Tell, speed: bool = True, sam
     `tell` hears what is done now, several times a minute; when it returns True, Stopped is raised. `speed` False leaves
     the engine out, and with it load times and serving speed; an engine that does not serve leaves them out too, with
     the reason in `measured_with`. Holds one model at a time in memory, plain or quantized, in fp32 up to
-    FP32_UP_TO_BYTES of weights, and up to KEPT_BYTES on disk, in the temporary folder. Raises OSError, ValueError for
+    FP32_UP_TO_BYTES of weights, and up to KEPT_BYTES on disk, beside `quantized`. Raises OSError, ValueError for
     folders that are no such models.
     """
     held = _held_out(original, sample)
     size_before, size_after = weights_bytes(original), weights_bytes(quantized)
     dtype = torch.float32 if size_before <= FP32_UP_TO_BYTES else torch.bfloat16
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory(prefix="modelunit-quality-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="measuring-", dir=quantized.parent) as scratch:
         kept = Kept(Path(scratch) / "log-probabilities")
         with _scorer(original, dtype, device, tell, "the original") as (scorer, say):
             costs_before: list[torch.Tensor] = []

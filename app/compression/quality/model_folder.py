@@ -28,5 +28,5 @@ def weights_bytes(folder: Path) -> int:
 
 def _text_config(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_bytes())
-    found: dict[str, object] = config.get("text_config", config)
-    return found
+    found = config.get("text_config")
+    return found if isinstance(found, dict) and found else dict(config)

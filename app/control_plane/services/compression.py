@@ -222,8 +222,9 @@ class Compression:
             if job.state not in AGAIN:
                 raise Conflict(f"This job is {job.state}; only one that is {' or '.join(AGAIN)} can go on.")
             model, task = self._registry.get(Model, job.model_id or ""), quantize_task(job)
-            if model is None:
-                raise Conflict(f"Model {job.model_name}, which this job began with, is gone.")
+            if model is None or model.state != "healthy":
+                state = model.state if model else "gone"
+                raise Conflict(f"Model {job.model_name}, which this job began with, is {state}.")
             self._require_new(workspace, task.spec, model)
             self._bounds.job(workspace)
             self._jobs.forget_stop(job)

@@ -146,6 +146,9 @@ class Endpoints:
             if before.state == "deleting" and not before.deleted_at:
                 raise Conflict("This endpoint is deleting; wait until it is deleted, or restore it first.")
             spec = patched(before.spec, changes)
+            said = spec.accept_quality and "accept_quality" in changes
+            if not said and concerns(changed_fields(before.spec, spec), "model", "precision"):
+                spec = spec.model_copy(update={"accept_quality": False})  # which was said of another version
             fields = changed_fields(before.spec, spec)
             if not fields:
                 return Change(before, "none", "it is so already")
@@ -153,10 +156,7 @@ class Endpoints:
                 self._require_free(workspace, spec.name)
             accepts: Sequence[Record] = ()
             if concerns(fields, "model", "precision", "accept_quality"):
-                # What was said of one version is not said of another.
-                said = spec.accept_quality and "accept_quality" in changes
-                kept = spec.accept_quality and not concerns(fields, "model", "precision")
-                self._require_model(workspace, spec.model_copy(update={"accept_quality": said or kept}))
+                self._require_model(workspace, spec)
                 accepts = self._acceptance(before.workspace, before.id, spec) if said else ()
             machine = Machine(before.machine_type, before.placement)
             if concerns(fields, *PLACED_BY):

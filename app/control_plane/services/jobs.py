@@ -114,7 +114,9 @@ class Jobs:
         try:
             gone = self.delete_files(job)  # which takes a while, and the record stays until they are gone
             note = event(workspace, job.id, "deleted", f"the record of {job.name} is gone")
-            self._registry.change(put=[note], delete=[job, *gone])
+            with self._lock:
+                gone = [record for record in gone if self._registry.get(type(record), record.id) == record]
+                self._registry.change(put=[note], delete=[job, *gone])
         finally:
             self._leaving.discard(job.id)
 

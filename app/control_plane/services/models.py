@@ -20,6 +20,7 @@ from app.core.job_specs import job_of_model
 from app.core.jobs import LONG, UNFINISHED, long_task, quantize_task, standing
 from app.core.model_specs import ModelSpec
 from app.core.names import new_id
+from app.core.quality import QUALITY, Verdict
 from app.core.records import DEFAULT_WORKSPACE, Endpoint, Job, Model, ModelState, Version
 from app.core.specs import Precision
 from app.store.database import Registry
@@ -28,6 +29,8 @@ from app.store.object_store import ObjectStore
 
 LOOK_EVERY_S = 5.0
 """How often callers who ask for what there is not may have the object store listed."""
+
+_MOST_VERDICT_BYTES = 1 << 20
 
 log = logging.getLogger("ray.serve")
 
@@ -109,8 +112,23 @@ class Models:
             state="healthy",
             size_bytes=manifest.total_bytes,
         )
+        if version.precision != "BF16":
+            version = self._with_verdict(version, manifest)
         told = f"{found.name} in {version.precision} lies in the object store"
         self._registry.put(found, version, event(found.workspace, found.id, "adopted", told))
+
+    def _with_verdict(self, version: Version, manifest: Manifest) -> Version:
+        """With what its compression has cost, where that lies beside its weights."""
+        told = next((file for file in manifest.files if file.name == QUALITY), None)
+        if told is None or manifest.files_prefix is not None or told.size_bytes > _MOST_VERDICT_BYTES:
+            return version
+        try:
+            verdict = Verdict.model_validate_json(self._store.read(version.prefix + QUALITY))
+        except ValueError:
+            return version
+        state = "failed_quality" if verdict.failures else version.state
+        update = {"state": state, "reason": "; ".join(verdict.failures), "quality": verdict.card}
+        return version.model_copy(update={**update, "quality_failures": verdict.failures})
 
     def create(self, workspace: str, spec: ModelSpec, proof: Proof = no_proof) -> Model:
         """Record the wish for a model; it is validated and copied by and by.
