@@ -28,6 +28,7 @@ class Caller:
 
     def __init__(self, platform: Platform, description: str):
         self._platform = platform
+        self._ids = {endpoint["name"]: endpoint["id"] for endpoint in platform.endpoints()}
         issued = platform.http.post("/platform/v1/api-keys", json={"role": "inference", "description": description})
         self.key_id = issued.raise_for_status().json()["id"]
         self.http = httpx.Client(
@@ -38,7 +39,7 @@ class Caller:
 
     def chat(self, name: str, words: int, **fields: Any) -> dict[str, Any]:
         messages = [{"role": "user", "content": "word " * words}]
-        return {"model": self._platform.endpoint(name)["id"], "messages": messages, **fields}
+        return {"model": self._ids[name], "messages": messages, **fields}
 
     def seen(self, request: dict[str, Any], leave_after: int = 1 << 30) -> int:
         """How many tokens of a stream came before it ended, or the caller left."""
@@ -56,7 +57,7 @@ class Caller:
         return count
 
     def usage(self, name: str) -> dict[str, int]:
-        params = {"key": self.key_id, "endpoint": self._platform.endpoint(name)["id"]}
+        params = {"key": self.key_id, "endpoint": self._ids[name]}
         totals = self._platform.http.get("/platform/v1/usage", params=params).raise_for_status().json()["totals"]
         return {sum_: totals[sum_] for sum_ in SUMS}
 
