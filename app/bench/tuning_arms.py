@@ -117,6 +117,7 @@ def trainer(arm: str, folder: Path) -> dict[str, Any]:
             disable_tqdm=True,
             save_strategy="no",
             logging_steps=1,
+            use_cpu=not torch.cuda.is_available(),  # or it refuses bf16
             **{"train_sampling_strategy": "sequential"} | options,
         )
         running = Trainer(
