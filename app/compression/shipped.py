@@ -1,4 +1,7 @@
-"""The shipped texts as conversations: in several languages, code among them, short ones and long ones."""
+"""The shipped texts as conversations: in several languages, code among them, short ones and long ones.
+
+What a model's activations are looked at with before it is quantized; written for this project.
+"""
 
 import random
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ import yaml
 
 from app.tuning.data.conversations import Conversation, Role, Turn
 
+_FILES = ("en", "zh", "de", "fr", "es", "other", "code")
+"""Of data/calibration. Their order is part of what makes two calibrations equal: add new ones at the end."""
 _LONG = 6
 """Texts in the prompt of a long conversation."""
 
@@ -19,15 +24,14 @@ def shipped_conversations() -> Iterator[Conversation]:
     texts = _texts()
     order = random.Random(0)
     while True:
-        round_ = [(passage, way) for passage in texts["passages"] for way in range(5)]
+        round_ = [(passage, way) for passage in texts for way in range(5)]
         order.shuffle(round_)
         for passage, way in round_:
-            others = order.sample(texts["passages"], _LONG)
-            yield _conversation(texts["prompts"][passage["language"]], passage, others, way)
+            yield _conversation(passage, order.sample(texts, _LONG), way)
 
 
-def _conversation(prompts: dict[str, str], passage: dict[str, str], others: list[Any], way: int) -> Conversation:
-    title, gist, text = passage["title"], passage["gist"], passage["text"]
+def _conversation(passage: dict[str, Any], others: list[dict[str, Any]], way: int) -> Conversation:
+    title, gist, text, prompts = passage["title"], passage["gist"], passage["text"], passage["prompts"]
     match way:
         case 0:
             return _turns(prompts["ask"].format(title=title), text)
@@ -50,5 +54,11 @@ def _turns(*texts: str) -> Conversation:
 
 
 @cache
-def _texts() -> Any:
-    return yaml.safe_load((resources.files("app.compression") / "data" / "calibration.yaml").read_text("utf-8"))
+def _texts() -> list[dict[str, Any]]:
+    """Each with its title, its gist in a sentence, its text, and how people ask for such a one (`prompts`)."""
+    found: list[dict[str, Any]] = []
+    for name in _FILES:
+        file = resources.files("app.compression") / "data" / "calibration" / f"{name}.yaml"
+        read = yaml.safe_load(file.read_text("utf-8"))
+        found += [passage | {"prompts": read["prompts"]} for passage in read["passages"]]
+    return found
